@@ -1,0 +1,158 @@
+#include "aggregator/engine/round_engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "fl_core/params/kernels.h"
+#include "fl_core/wire/message.h"
+
+namespace fl {
+namespace {
+
+std::size_t position_of(const std::vector<ClientId>& cohort, ClientId client) {
+  const auto found = std::lower_bound(cohort.begin(), cohort.end(), client);
+  return found != cohort.end() && *found == client ? static_cast<std::size_t>(found - cohort.begin()) : cohort.size();
+}
+
+}  // namespace
+
+/// Sums over the accepted updates of a round.
+struct RoundEngine::Progress {
+  std::uint64_t accepted = 0;
+  ClientMetrics metrics;
+};
+
+RoundEngine::RoundEngine(RoundParts parts) : parts_(std::move(parts)), decoded_(parts_.layout->size()) {}
+
+std::vector<ClientId> RoundEngine::broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version,
+                                             const ParameterVector& global, std::vector<ClientId> cohort,
+                                             std::uint64_t& bytes_down) {
+  const Task task{kind, round, version, parts_.layout->fingerprint(), SharedBuffer::copy_of(global.bytes())};
+  const Message message = encode_task(task);
+  for (const ClientId client : cohort) {
+    parts_.transport.send(client, message);
+    bytes_down += message.size_bytes();
+  }
+  return cohort;
+}
+
+RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version) {
+  const RoundOptions& options = parts_.experiment.round;
+  Rng rng(static_cast<std::uint64_t>(parts_.experiment.seed), Purpose::sampling, round);
+  RoundReport report;
+  report.round = round;
+  const auto cohort = broadcast(TaskKind::train, round, model_version, global,
+                                parts_.sampler.pick(parts_.population, options.selected(), rng), report.bytes_down);
+  collect(round, model_version, cohort, report);
+
+  if (report.count(Outcome::accepted) < static_cast<std::uint64_t>(options.minimum_updates)) {
+    parts_.strategy.discard();
+    report.abandoned = true;
+  } else {
+    const Aggregate aggregate = parts_.strategy.finish();
+    report.update_norm = std::sqrt(kernels::squared_norm(aggregate.mean_delta.values()));
+    parts_.strategy.step(global, aggregate);
+    ++model_version;
+  }
+  report.model_version = model_version;
+  report.virtual_seconds = parts_.transport.now();
+  return report;
+}
+
+void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort,
+                          RoundReport& report) {
+  const RoundOptions& options = parts_.experiment.round;
+  // Without over-selection everyone counts (a Poisson cohort has no fixed size).
+  const std::uint64_t needed = options.over_selection > 1 ? static_cast<std::uint64_t>(options.cohort) : cohort.size();
+  const Seconds deadline = options.deadline_s ? parts_.transport.now() + *options.deadline_s : kNever;
+  for (const ClientId client : cohort) report.cohort.push_back({client, Outcome::late});
+
+  Progress progress;
+  std::vector<bool> answered(cohort.size(), false);
+  std::size_t outstanding = cohort.size();
+  while (outstanding > 0 && progress.accepted < needed) {
+    const auto arrival = parts_.transport.wait(deadline);
+    if (!arrival) break;
+    const std::size_t place = position_of(cohort, arrival->client);
+    // Answers to earlier rounds come in late; they were counted as late when their round closed.
+    if (arrival->round != round || place == cohort.size() || answered[place]) continue;
+    answered[place] = true;
+    --outstanding;
+    if (parts_.on_progress) parts_.on_progress(cohort.size() - outstanding, cohort.size());
+    report.cohort[place].outcome = judge(*arrival, version, progress, report);
+  }
+  parts_.transport.close_round(round);
+  report.examples = progress.metrics.examples;
+  if (progress.metrics.examples > 0) {
+    report.training_loss =
+        static_cast<double>(progress.metrics.loss_units) * kLossUnit / static_cast<double>(progress.metrics.examples);
+  }
+}
+
+Outcome RoundEngine::judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report) {
+  if (arrival.kind != Arrival::Kind::message) return Outcome::left;
+  const Message& message = *arrival.message;
+  report.bytes_up += message.size_bytes();
+  try {
+    if (message.type() == MessageType::failed) {
+      last_reason_ = parse_failure(message);
+      return Outcome::failed;
+    }
+    const UpdateHeader header = parse_update_header(message);
+    if (header.round != report.round || header.model_version != version) return Outcome::wrong_round;
+    if (header.fingerprint != parts_.layout->fingerprint()) return Outcome::wrong_model;
+    if (header.codec != parts_.experiment.codec.at("name")) throw ProtocolError("encoded with the codec '" + header.codec + "'");
+    return fold(message, header, progress, report);
+  } catch (const ProtocolError& error) {
+    last_reason_ = "client " + std::to_string(arrival.client) + ": " + error.what();
+    return Outcome::malformed;
+  }
+}
+
+Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Progress& progress, RoundReport& report) {
+  if (message.body().size() > parts_.codec.max_bytes(decoded_.size())) throw ProtocolError("the update is longer than the model");
+  parts_.codec.decode(message.body().span(), decoded_);
+  switch (parts_.strategy.add(decoded_, header.weight)) {
+    case ExactSumError::not_finite:
+      last_reason_ = "an update holds NaN or infinity; lower trainer.learning_rate or set trainer.clip_norm";
+      return Outcome::not_finite;
+    case ExactSumError::out_of_bound:
+      last_reason_ = "an update moves a weight by 2^round.update_bound_bits or more; lower trainer.learning_rate, or raise the bound";
+      return Outcome::out_of_bound;
+    case ExactSumError::none:
+      break;
+  }
+  ++progress.accepted;
+  progress.metrics.examples += header.metrics.examples;
+  progress.metrics.loss_units += header.metrics.loss_units;
+  report.steps += header.steps;
+  return Outcome::accepted;
+}
+
+std::vector<double> RoundEngine::evaluate_clients(std::uint32_t round, const ParameterVector& global,
+                                                  std::uint32_t model_version) {
+  const auto wanted = std::min<std::uint64_t>(static_cast<std::uint64_t>(parts_.experiment.evaluation.per_client_count),
+                                              parts_.population);
+  Rng rng(static_cast<std::uint64_t>(parts_.experiment.seed), Purpose::evaluation, round);
+  const auto uniform = samplers().create({{"name", "uniform"}}, "sampler");
+  std::uint64_t ignored_bytes = 0;
+  const auto cohort = broadcast(TaskKind::evaluate, round, model_version, global,
+                                uniform->pick(parts_.population, wanted, rng), ignored_bytes);
+  std::vector<double> accuracies;
+  std::size_t outstanding = cohort.size();
+  while (outstanding > 0) {
+    const auto arrival = parts_.transport.wait(kNever);
+    if (!arrival) break;
+    if (arrival->round != round || position_of(cohort, arrival->client) == cohort.size()) continue;
+    if (arrival->kind == Arrival::Kind::closed) continue;
+    --outstanding;
+    if (arrival->kind != Arrival::Kind::message) continue;
+    const UpdateHeader header = parse_update_header(*arrival->message);
+    if (header.metrics.examples == 0) continue;
+    accuracies.push_back(static_cast<double>(header.metrics.correct) / static_cast<double>(header.metrics.examples));
+  }
+  std::sort(accuracies.begin(), accuracies.end());
+  return accuracies;
+}
+
+}  // namespace fl

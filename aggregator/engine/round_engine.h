@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "aggregator/sampler/sampler.h"
+#include "aggregator/strategy/strategy.h"
+#include "fl_core/codec/codec.h"
+#include "fl_core/config/experiment.h"
+#include "fl_core/transport/transport.h"
+
+namespace fl {
+
+/// What a round needs. Everything is borrowed and outlives the engine.
+struct RoundParts {
+  const Experiment& experiment;
+  Transport& transport;
+  const Sampler& sampler;
+  Strategy& strategy;
+  const Codec& codec;
+  SharedLayout layout;
+  std::uint64_t population = 0;  ///< clients that exist, with ids 0 … population - 1
+  /// Called after every arrival of a round with (answered, asked); may be empty.
+  std::function<void(std::size_t, std::size_t)> on_progress;
+};
+
+/// The synchronous round: choose a cohort, send the model, fold updates in as they arrive, move the model. Plain blocking
+/// code over the mailbox; no socket, no thread of its own. The caller's thread runs everything.
+class RoundEngine {
+ public:
+  explicit RoundEngine(RoundParts parts);
+
+  /// Runs round `round` (1, 2, …) on `global`. When enough updates were accepted, `global` moves and `model_version` grows
+  /// by one; otherwise the report says `abandoned` and both stay. `global` changes only after everything that can fail.
+  RoundReport run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version);
+
+  /// Asks `evaluation.per_client_count` clients to measure `global` on their held-out examples. Returns the accuracies of
+  /// those that have any and answered, ascending.
+  std::vector<double> evaluate_clients(std::uint32_t round, const ParameterVector& global, std::uint32_t model_version);
+
+  /// Why the last rejected or failed update was not accepted, in words; empty when none was.
+  const std::string& last_reason() const { return last_reason_; }
+
+ private:
+  struct Progress;
+  std::vector<ClientId> broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version, const ParameterVector& global,
+                                  std::vector<ClientId> cohort, std::uint64_t& bytes_down);
+  void collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort, RoundReport& report);
+  Outcome judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report);
+  Outcome fold(const Message& message, const UpdateHeader& header, Progress& progress, RoundReport& report);
+
+  RoundParts parts_;
+  std::vector<float> decoded_;  ///< float[N] scratch
+  std::string last_reason_;
+};
+
+}  // namespace fl

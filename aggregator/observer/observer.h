@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+
+#include "fl_core/config/registry.h"
+#include "fl_core/round/types.h"
+
+namespace fl {
+
+enum class Verdict : std::uint8_t { go_on = 0, stop = 1 };
+
+/// Sees every round after it was committed. Observers never change the model. After a resume they are shown the reports of
+/// all earlier rounds first, so their state needs no checkpoint.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual Verdict after_round(const RoundReport& report) = 0;
+};
+
+using ObserverRegistry = Registry<Observer>;
+/// Kind "observer".
+ObserverRegistry& observers();
+
+}  // namespace fl

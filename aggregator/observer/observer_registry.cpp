@@ -1,0 +1,10 @@
+#include "aggregator/observer/observer.h"
+
+namespace fl {
+
+ObserverRegistry& observers() {
+  static ObserverRegistry registry("observer");
+  return registry;
+}
+
+}  // namespace fl

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fl_core/round/types.h"
+
+namespace fl {
+
+/// What the next round starts from. Round 0 is the initial model.
+struct CommittedRound {
+  std::uint32_t round = 0;
+  std::uint32_t model_version = 0;
+  std::string model_sha256;                 ///< the blob with the weights
+  std::optional<std::string> state_sha256;  ///< the blob with the strategy's state, when it has one
+  std::uint64_t server_steps = 0;           ///< Strategy::steps()
+  Seconds virtual_seconds = 0;              ///< the transport's clock
+  bool abandoned = false;                   ///< the round left the model as it was
+};
+
+/// The durable record of a run: which rounds are committed, what they did, and facts about the run. The engine's thread
+/// alone calls it. Every change is on disk when its call returns, or has not happened. Errors: IoError where the system
+/// refuses (disk full, no permission), ConfigError where the record is damaged.
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  /// Facts about the run (experiment hash, data fingerprint, versions) by name.
+  virtual std::optional<std::string> meta(const std::string& key) = 0;
+  virtual void set_meta(const std::string& key, const std::string& value) = 0;
+
+  /// The newest committed round; nothing before round 0.
+  virtual std::optional<CommittedRound> last_round() = 0;
+  /// The newest `count` committed rounds, newest first.
+  virtual std::vector<CommittedRound> newest_rounds(std::size_t count) = 0;
+  /// Commits a round, its report so far, and what became of each member of its cohort. REQUIRES: committed.round is one
+  /// above last_round(), or 0 for the first; report.round == committed.round.
+  virtual void commit_round(const CommittedRound& committed, const RoundReport& report) = 0;
+
+  /// Replaces the report of a committed round by its final form (evaluation included).
+  virtual void complete_round(const RoundReport& report) = 0;
+  /// The report of the newest round when a crash came between commit_round and complete_round.
+  virtual std::optional<RoundReport> incomplete_report() = 0;
+  /// The final reports, ascending.
+  virtual std::vector<RoundReport> reports() = 0;
+};
+
+enum class JournalMode : std::uint8_t { create, existing };
+
+/// A Store in one SQLite file (write-ahead log, synchronous=FULL). `existing` refuses a file that is no journal, is damaged,
+/// or was written by a newer Tributary.
+std::unique_ptr<Store> open_journal(const std::filesystem::path& path, JournalMode mode);
+
+}  // namespace fl

@@ -1,0 +1,28 @@
+#include "client/batches.h"
+
+#include <algorithm>
+
+namespace fl {
+
+Batch BatchBuffer::gather(const Dataset& data, std::span<const std::uint32_t> examples) {
+  const std::size_t floats = examples.size() * data.shape().input_size();
+  if (inputs_.size() < floats) inputs_.resize(floats);
+  labels_.resize(examples.size());
+  data.gather(examples, std::span(inputs_).first(floats));
+  const auto all_labels = data.labels();
+  for (std::size_t i = 0; i < examples.size(); ++i) labels_[i] = all_labels[examples[i]];
+  return {std::span<const float>(inputs_).first(floats), labels_};
+}
+
+Evaluation evaluate_examples(Model& model, const Dataset& data, std::span<const std::uint32_t> examples,
+                             std::size_t batch_size) {
+  BatchBuffer buffer;
+  Evaluation sums;
+  for (std::size_t start = 0; start < examples.size(); start += batch_size) {
+    const auto part = examples.subspan(start, std::min(batch_size, examples.size() - start));
+    sums.merge(model.evaluate(buffer.gather(data, part)));
+  }
+  return sums;
+}
+
+}  // namespace fl

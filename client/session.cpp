@@ -1,0 +1,87 @@
+#include "client/session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "client/batches.h"
+#include "fl_core/params/exact_sum.h"
+#include "fl_core/params/kernels.h"
+
+namespace fl {
+namespace {
+
+/// Examples a forward pass of an evaluation holds at once. Part of the result's bits: never derived from the machine.
+constexpr std::size_t kEvaluationBatch = 250;
+
+std::span<const float> weights_of(const Task& task) {
+  const auto bytes = task.weights.span();
+  return {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};
+}
+
+}  // namespace
+
+std::size_t training_size(std::size_t shard_size, double holdout) {
+  const auto held = static_cast<std::size_t>(static_cast<double>(shard_size) * holdout);
+  return std::max<std::size_t>(1, shard_size - held);
+}
+
+std::uint32_t update_weight(std::size_t examples, std::int64_t cap, bool uniform) {
+  if (uniform) return ExactSum::kMaxWeight;
+  const auto counted = std::min(static_cast<std::int64_t>(examples), cap);
+  if (cap <= static_cast<std::int64_t>(ExactSum::kMaxWeight)) return static_cast<std::uint32_t>(std::max<std::int64_t>(1, counted));
+  const double scaled = std::round(static_cast<double>(counted) * ExactSum::kMaxWeight / static_cast<double>(cap));
+  return static_cast<std::uint32_t>(std::max(1.0, scaled));
+}
+
+ClientSession::ClientSession(const ClientKit& kit, ClientId client, std::vector<std::uint32_t> shard)
+    : kit_(kit), client_(client), training_(std::move(shard)) {
+  if (kit_.holdout <= 0) return;
+  Rng rng(kit_.seed, Purpose::holdout, 0, client_);
+  rng.shuffle(training_);
+  const auto keep = static_cast<std::ptrdiff_t>(training_size(training_.size(), kit_.holdout));
+  held_out_.assign(training_.begin() + keep, training_.end());
+  training_.erase(training_.begin() + keep, training_.end());
+}
+
+std::optional<Message> ClientSession::handle(const Message& message, const std::function<bool()>& should_stop) {
+  if (message.type() != MessageType::task) throw ProtocolError("a client only takes tasks");
+  const Task task = parse_task(message, *kit_.model.layout());
+  return task.kind == TaskKind::train ? train(task, should_stop) : evaluate(task);
+}
+
+Message ClientSession::train(const Task& task, const std::function<bool()>& should_stop) {
+  const auto global = weights_of(task);
+  const auto local = kit_.model.weights();
+  std::memcpy(local.data(), global.data(), global.size_bytes());
+  const TrainingJob job{kit_.model, global, kit_.data, training_, kit_.seed, task.round, client_, should_stop};
+  const TrainingResult result = kit_.trainer.fit(job);
+  if (result.diverged) {
+    return encode_failure(task.round, "client " + std::to_string(client_) + ": the loss is no longer a finite number after " +
+                                          std::to_string(result.steps) + " steps; lower trainer.learning_rate or set trainer.clip_norm");
+  }
+  // The model's own weights are not needed any more: the delta takes their place.
+  kernels::subtract(local, global, local);
+  Rng rng(kit_.seed, Purpose::codec, task.round, client_);
+  const UpdateHeader header{task.round,
+                            task.model_version,
+                            task.fingerprint,
+                            update_weight(training_.size(), kit_.weight_cap, kit_.uniform_weight),
+                            result.steps,
+                            result.metrics,
+                            kit_.codec_name};
+  return encode_update(header, SharedBuffer(kit_.codec.encode(local, rng)));
+}
+
+Message ClientSession::evaluate(const Task& task) {
+  const auto global = weights_of(task);
+  std::memcpy(kit_.model.weights().data(), global.data(), global.size_bytes());
+  const Evaluation sums = evaluate_examples(kit_.model, kit_.data, held_out_, kEvaluationBatch);
+  UpdateHeader header{task.round, task.model_version, task.fingerprint, 1, 0, {}, kit_.codec_name};
+  header.metrics.examples = sums.total();
+  header.metrics.correct = sums.total_correct();
+  header.metrics.loss_units = sums.finite ? sums.loss_units : 0;
+  return encode_update(header, SharedBuffer());
+}
+
+}  // namespace fl

@@ -1,0 +1,10 @@
+#include "client/trainer/trainer.h"
+
+namespace fl {
+
+TrainerRegistry& trainers() {
+  static TrainerRegistry registry("trainer");
+  return registry;
+}
+
+}  // namespace fl

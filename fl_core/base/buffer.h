@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <span>
+#include <utility>
+
+namespace fl {
+
+/// Alignment of every array that a kernel touches, in bytes (one cache line, one AVX-512 register).
+inline constexpr std::size_t kAlignment = 64;
+
+/// A move-only, 64-byte aligned array of trivially copyable T. Contents start as zero.
+template <class T>
+class AlignedArray {
+ public:
+  AlignedArray() = default;
+  explicit AlignedArray(std::size_t size) : size_(size) {
+    if (size == 0) return;
+    if (size > (static_cast<std::size_t>(-1) - kAlignment) / sizeof(T)) throw std::bad_alloc();
+    const std::size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    void* memory = std::aligned_alloc(kAlignment, bytes);
+    if (memory == nullptr) throw std::bad_alloc();
+    std::memset(memory, 0, bytes);
+    data_.reset(static_cast<T*>(memory));
+  }
+  AlignedArray(AlignedArray&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  AlignedArray& operator=(AlignedArray&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+  std::span<T> span() { return {data_.get(), size_}; }
+  std::span<const T> span() const { return {data_.get(), size_}; }
+  T& operator[](std::size_t i) { return data_.get()[i]; }
+  const T& operator[](std::size_t i) const { return data_.get()[i]; }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<T, Free> data_;
+  std::size_t size_ = 0;
+};
+
+using Bytes = AlignedArray<std::byte>;
+
+/// Immutable bytes that several holders share (the broadcast weights, a received body). Copying copies a pointer.
+class SharedBuffer {
+ public:
+  SharedBuffer() = default;
+  explicit SharedBuffer(Bytes bytes) : bytes_(std::make_shared<const Bytes>(std::move(bytes))) {}
+
+  static SharedBuffer copy_of(std::span<const std::byte> source) {
+    Bytes bytes(source.size());
+    if (!source.empty()) std::memcpy(bytes.data(), source.data(), source.size());
+    return SharedBuffer(std::move(bytes));
+  }
+
+  std::size_t size() const { return bytes_ ? bytes_->size() : 0; }
+  std::span<const std::byte> span() const { return bytes_ ? bytes_->span() : std::span<const std::byte>{}; }
+
+ private:
+  std::shared_ptr<const Bytes> bytes_;
+};
+
+}  // namespace fl

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace fl {
+
+/// Writes `bytes` so that after a crash at any instant the path holds the old contents or the new, never a part:
+/// temporary file in the same folder, fsync, rename, fsync of the folder. Throws IoError naming the path and the cause.
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
+void write_file_atomically(const std::filesystem::path& path, const std::string& text);
+
+/// Reads a whole file of at most `limit_bytes`. Throws IoError naming the path and the cause.
+std::vector<std::byte> read_file(const std::filesystem::path& path, std::uint64_t limit_bytes);
+std::string read_text_file(const std::filesystem::path& path, std::uint64_t limit_bytes);
+
+/// Creates a folder and its parents. Throws IoError.
+void make_folder(const std::filesystem::path& path);
+
+}  // namespace fl

@@ -1,0 +1,136 @@
+#include "fl_core/config/experiment.h"
+
+#include <cmath>
+
+#include "fl_core/base/error.h"
+#include "fl_core/config/json_reader.h"
+#include "fl_core/config/registry.h"
+
+namespace fl {
+
+void RoundOptions::fields(Fields& f) {
+  f.integer("cohort", cohort, {1, 1'000'000}, "clients whose updates make a round");
+  f.number("over_selection", over_selection, {1, 10}, "asks cohort × this many clients and closes when `cohort` answered");
+  f.optional_number("deadline_s", deadline_s, {0, 1e7, true}, "closes the round after this long, whoever is missing", "s");
+  f.integer("minimum_updates", minimum_updates, {1, 1'000'000}, "a round with fewer accepted updates is abandoned");
+  f.integer("max_abandoned", max_abandoned, {1, 1'000'000}, "this many abandoned rounds in a row end the run");
+  f.choice("weighting", weighting, {"examples", "uniform"}, "an update counts by its client's examples, or each the same");
+  f.integer("weight_cap", weight_cap, {1, 1LL << 40}, "a client's examples count up to this many; above 65535 weights are scaled to 16 bits");
+  f.integer("update_bound_bits", update_bound_bits, {-10, 16}, "an update with some |delta| >= 2^this is rejected");
+}
+
+std::uint64_t RoundOptions::selected() const {
+  return static_cast<std::uint64_t>(std::ceil(static_cast<double>(cohort) * over_selection));
+}
+
+void EvaluationOptions::fields(Fields& f) {
+  f.integer("every", every, {0, 1'000'000'000}, "evaluates on the test set after every n-th round and after the last; 0 only after the last");
+  f.integer("per_client_every", per_client_every, {0, 1'000'000'000}, "evaluates on clients' held-out examples after every n-th round; 0 never");
+  f.integer("per_client_count", per_client_count, {1, 1'000'000}, "how many clients a per-client evaluation asks");
+  f.number("client_holdout", client_holdout, {0, 0.9}, "share of each client's examples kept from training, for per-client evaluation");
+}
+
+void DeviceOptions::fields(Fields& f) {
+  f.number("examples_per_s", examples_per_s, {0, 1e12, true}, "training speed of the median device", "1/s");
+  f.number("speed_spread", speed_spread, {0, 5}, "sigma of the log-normal factor between devices; 0 makes all alike");
+  f.number("bandwidth_mbit_s", bandwidth_mbit_s, {0, 1e9, true}, "up- and download speed", "Mbit/s");
+  f.number("latency_s", latency_s, {0, 1e4}, "added to every exchange", "s");
+  f.number("failure_probability", failure_probability, {0, 1}, "chance that a device leaves during a task");
+}
+
+void Expectation::fields(Fields& f) {
+  f.choice("metric", metric, {"accuracy", "loss"}, "what is compared after the last round");
+  f.number("low", low, {}, "lowest value in the band");
+  f.number("high", high, {}, "highest value in the band");
+  f.text("source", source, "where the band comes from");
+}
+
+void Experiment::fields(Fields& f) {
+  f.text("name", name, "names the run folder; letters, digits, '.', '_', '-'");
+  f.text("description", description, "one sentence for reports");
+  f.integer("seed", seed, {0, INT64_MAX}, "the only source of randomness");
+  f.integer("rounds", rounds, {1, 10'000'000}, "rounds to run");
+  f.component("data", data, "data", "the data set");
+  f.component("partition", partition, "partition", "which examples belong to which client");
+  f.component("model", model, "model", "the model: a preset, a spec, or a registered module");
+  f.component("trainer", trainer, "trainer", "how a client trains");
+  f.component("codec", codec, "codec", "how updates are encoded");
+  f.component("strategy", strategy, "strategy", "how updates become the next model");
+  f.component("sampler", sampler, "sampler", "how a cohort is chosen");
+  f.group("round", [&](Fields& g) { round.fields(g); }, "one round");
+  f.group("evaluation", [&](Fields& g) { evaluation.fields(g); }, "what is measured, and when");
+  f.components("observers", observers, "observer", "what looks at each round (early stopping)");
+  bool has_devices = devices.has_value();
+  DeviceOptions device_options = devices.value_or(DeviceOptions{});
+  f.optional_group("devices", has_devices, [&](Fields& g) { device_options.fields(g); },
+                   "speed and reliability of simulated devices; null: every client answers at once");
+  devices = has_devices ? std::optional(device_options) : std::nullopt;
+  bool has_expectation = expect.has_value();
+  Expectation expectation = expect.value_or(Expectation{});
+  f.optional_group("expect", has_expectation, [&](Fields& g) { expectation.fields(g); }, "the band that the result must reach");
+  expect = has_expectation ? std::optional(expectation) : std::nullopt;
+}
+
+namespace {
+
+void check_name(const std::string& name) {
+  const bool good = !name.empty() && name.size() <= 100 && name[0] != '.' &&
+                    name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == std::string::npos;
+  if (!good) bad_value("name", name, "1 to 100 letters, digits, '.', '_' or '-', not starting with '.'");
+}
+
+void check_together(const Experiment& e) {
+  check_name(e.name);
+  if (e.round.minimum_updates > e.round.cohort) {
+    bad_value("round.minimum_updates", e.round.minimum_updates, "at most round.cohort (" + std::to_string(e.round.cohort) + ")");
+  }
+  if (e.sampler.at("name") == "poisson" && e.round.over_selection != 1) {
+    bad_value("round.over_selection", e.round.over_selection, "1 with the poisson sampler, whose cohorts vary by themselves");
+  }
+  if (e.evaluation.per_client_every > 0 && e.evaluation.client_holdout == 0) {
+    bad_value("evaluation.client_holdout", e.evaluation.client_holdout,
+              "a share above 0, because evaluation.per_client_every asks for per-client evaluation");
+  }
+  if (e.expect && e.expect->low > e.expect->high) bad_value("expect.low", e.expect->low, "at most expect.high");
+  if (e.round.deadline_s && !e.devices) {
+    bad_value("round.deadline_s", *e.round.deadline_s, "null, or a \"devices\" section: without it every client answers at once");
+  }
+}
+
+}  // namespace
+
+Experiment parse_experiment(const nlohmann::json& document, const std::string& source) {
+  try {
+    Experiment experiment;
+    read_fields(document, "", [&](Fields& f) { experiment.fields(f); });
+    check_together(experiment);
+    return experiment;
+  } catch (const ConfigError& error) {
+    throw ConfigError(source + ": " + error.what());
+  }
+}
+
+Experiment load_experiment(const std::filesystem::path& path, const std::vector<std::string>& settings) {
+  nlohmann::json document = read_json_file(path);
+  for (const std::string& setting : settings) apply_setting(document, setting);
+  return parse_experiment(document, path.string());
+}
+
+nlohmann::json to_json(const Experiment& experiment) {
+  Experiment copy = experiment;
+  return write_fields([&](Fields& f) { copy.fields(f); });
+}
+
+nlohmann::json experiment_schema() {
+  Experiment defaults;
+  nlohmann::json schema;
+  schema["experiment"] = describe_fields([&](Fields& f) { defaults.fields(f); });
+  for (const ComponentKind* kind : component_kinds()) {
+    for (const std::string& name : kind->names()) {
+      schema["components"][kind->kind()][name] = {{"summary", kind->entry(name).summary}, {"options", kind->describe(name)}};
+    }
+  }
+  return schema;
+}
+
+}  // namespace fl

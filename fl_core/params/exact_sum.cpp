@@ -1,0 +1,74 @@
+#include "fl_core/params/exact_sum.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "fl_core/base/error.h"
+#include "fl_core/params/kernels.h"
+
+namespace fl {
+namespace {
+
+/// Floats a block: delta and sums of one block (12 bytes each) stay in a 256 KiB cache, so undoing one is cheap.
+constexpr std::size_t kBlock = 16 * 1024;
+
+}  // namespace
+
+ExactSum::ExactSum(std::size_t size, std::uint64_t max_terms, int bound_bits)
+    : sums_(size), max_terms_(max_terms), bound_bits_(bound_bits) {
+  FL_CHECK(max_terms >= 1 && max_terms <= (1ULL << 32), "ExactSum takes 1 to 2^32 terms");
+  FL_CHECK(bound_bits >= -20 && bound_bits <= 20, "ExactSum's bound is 2^-20 to 2^20");
+  const int term_bits = bound_bits + kWeightBits;
+  const int log2_terms = static_cast<int>(std::bit_width(max_terms - 1));
+  shift_ = std::min(51 - term_bits, 63 - term_bits - log2_terms);
+}
+
+ExactSumError ExactSum::add(std::span<const float> values, std::uint32_t weight) {
+  FL_CHECK(values.size() == size(), "ExactSum::add: wrong length");
+  FL_CHECK(weight >= 1 && weight <= kMaxWeight, "ExactSum::add: weight out of range");
+  FL_CHECK(terms_ < max_terms_, "ExactSum::add: more terms than announced");
+  const double scale = std::ldexp(static_cast<double>(weight), shift_);
+  const auto bound = static_cast<float>(std::ldexp(1.0, bound_bits_));
+  const auto sums = sums_.span();
+  for (std::size_t start = 0; start < values.size(); start += kBlock) {
+    const std::size_t count = std::min(kBlock, values.size() - start);
+    const auto block = values.subspan(start, count);
+    if (!kernels::exact_add(block, scale, bound, sums.subspan(start, count))) {
+      kernels::exact_subtract(values.first(start + count), scale, sums.first(start + count));
+      return kernels::all_finite(values) ? ExactSumError::out_of_bound : ExactSumError::not_finite;
+    }
+  }
+  ++terms_;
+  total_weight_ += weight;
+  return ExactSumError::none;
+}
+
+void ExactSum::subtract(std::span<const float> values, std::uint32_t weight) {
+  FL_CHECK(values.size() == size() && terms_ > 0 && total_weight_ >= weight, "ExactSum::subtract: no such term");
+  kernels::exact_subtract(values, std::ldexp(static_cast<double>(weight), shift_), sums_.span());
+  --terms_;
+  total_weight_ -= weight;
+}
+
+void ExactSum::merge(const ExactSum& other) {
+  FL_CHECK(other.size() == size() && other.shift_ == shift_ && other.bound_bits_ == bound_bits_, "ExactSum::merge: unlike sums");
+  FL_CHECK(terms_ + other.terms_ <= max_terms_, "ExactSum::merge: more terms than announced");
+  for (std::size_t i = 0; i < size(); ++i) sums_[i] += other.sums_[i];
+  terms_ += other.terms_;
+  total_weight_ += other.total_weight_;
+}
+
+void ExactSum::mean(std::span<float> out) const {
+  FL_CHECK(out.size() == size() && terms_ > 0, "ExactSum::mean: nothing was added");
+  const double divisor = std::ldexp(static_cast<double>(total_weight_), shift_);
+  for (std::size_t i = 0; i < size(); ++i) out[i] = static_cast<float>(static_cast<double>(sums_[i]) / divisor);
+}
+
+void ExactSum::clear() {
+  std::fill(sums_.span().begin(), sums_.span().end(), 0);
+  terms_ = 0;
+  total_weight_ = 0;
+}
+
+}  // namespace fl

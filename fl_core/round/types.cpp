@@ -1,0 +1,165 @@
+#include "fl_core/round/types.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "fl_core/base/error.h"
+#include "fl_core/config/json_reader.h"
+
+namespace fl {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array<const char*, kOutcomes> kOutcomeNames = {
+    "accepted", "left", "late", "failed", "malformed", "wrong_round", "wrong_model", "not_finite", "out_of_bound"};
+
+json number_or_null(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
+
+json numbers_or_nulls(const std::vector<double>& values) {
+  json list = json::array();
+  for (const double value : values) list.push_back(number_or_null(value));
+  return list;
+}
+
+std::string path_of(const char* key) { return join_path("report", key); }
+
+const json& required(const json& report, const char* key) {
+  const auto place = report.find(key);
+  if (place == report.end()) bad_value(path_of(key), nullptr, "a value: the key is missing");
+  return *place;
+}
+
+double to_double(const json& value, const std::string& path) {
+  if (value.is_null()) return std::numeric_limits<double>::quiet_NaN();
+  if (!value.is_number()) bad_value(path, value, "a number, or null for one that is not finite");
+  return value.get<double>();
+}
+
+template <class Integer>
+Integer to_integer(const json& value, const std::string& path) {
+  const bool fits = value.is_number_unsigned()
+                        ? std::in_range<Integer>(value.get<std::uint64_t>())
+                        : value.is_number_integer() && std::in_range<Integer>(value.get<std::int64_t>());
+  if (!fits) {
+    bad_value(path, value, "an integer from " + std::to_string(std::numeric_limits<Integer>::min()) + " to " +
+                               std::to_string(std::numeric_limits<Integer>::max()));
+  }
+  return value.get<Integer>();
+}
+
+template <class Integer>
+void read_integer(const json& report, const char* key, Integer& out) {
+  out = to_integer<Integer>(required(report, key), path_of(key));
+}
+
+void read_double(const json& report, const char* key, double& out) {
+  out = to_double(required(report, key), path_of(key));
+}
+
+void read_optional(const json& report, const char* key, std::optional<double>& out) {
+  const auto place = report.find(key);
+  if (place != report.end()) out = to_double(*place, path_of(key));
+}
+
+void read_list(const json& report, const char* key, std::vector<double>& out) {
+  const auto place = report.find(key);
+  if (place == report.end()) return;
+  if (!place->is_array()) bad_value(path_of(key), *place, "a list of numbers");
+  for (const json& value : *place) out.push_back(to_double(value, path_of(key)));
+}
+
+std::vector<ClientOutcome> read_cohort(const json& report) {
+  const json& cohort = required(report, "cohort");
+  const bool lists = cohort.is_object() && cohort.contains("clients") && cohort.contains("outcomes") &&
+                     cohort["clients"].is_array() && cohort["outcomes"].is_array() &&
+                     cohort["clients"].size() == cohort["outcomes"].size();
+  if (!lists) bad_value(path_of("cohort"), cohort, "two lists of one length, 'clients' and 'outcomes'");
+  std::vector<ClientOutcome> members;
+  for (std::size_t i = 0; i < cohort["clients"].size(); ++i) {
+    const auto client = to_integer<ClientId>(cohort["clients"][i], path_of("cohort.clients"));
+    const auto outcome = to_integer<std::uint8_t>(cohort["outcomes"][i], path_of("cohort.outcomes"));
+    if (outcome >= kOutcomes) {
+      bad_value(path_of("cohort.outcomes"), outcome, "a number below " + std::to_string(kOutcomes));
+    }
+    members.push_back({client, static_cast<Outcome>(outcome)});
+  }
+  return members;
+}
+
+}  // namespace
+
+const char* outcome_name(Outcome outcome) {
+  const auto index = static_cast<std::size_t>(outcome);
+  FL_CHECK(index < kOutcomes, "outcome " + std::to_string(index) + " has no name");
+  return kOutcomeNames[index];
+}
+
+std::size_t RoundReport::count(Outcome outcome) const {
+  return static_cast<std::size_t>(std::count_if(
+      cohort.begin(), cohort.end(), [outcome](const ClientOutcome& member) { return member.outcome == outcome; }));
+}
+
+json to_json(const RoundReport& report) {
+  json outcomes = json::object();
+  json clients = json::array();
+  json numbers = json::array();
+  std::array<std::size_t, kOutcomes> counts{};
+  for (const ClientOutcome& member : report.cohort) {
+    ++counts.at(static_cast<std::size_t>(member.outcome));
+    clients.push_back(member.client);
+    numbers.push_back(static_cast<std::uint8_t>(member.outcome));
+  }
+  for (std::size_t i = 0; i < kOutcomes; ++i) {
+    if (counts[i] != 0) outcomes[kOutcomeNames[i]] = counts[i];
+  }
+  json line = {{"round", report.round},
+               {"model_version", report.model_version},
+               {"abandoned", report.abandoned},
+               {"outcomes", std::move(outcomes)},
+               {"cohort", {{"clients", std::move(clients)}, {"outcomes", std::move(numbers)}}},
+               {"bytes_down", report.bytes_down},
+               {"bytes_up", report.bytes_up},
+               {"examples", report.examples},
+               {"steps", report.steps},
+               {"training_loss", number_or_null(report.training_loss)},
+               {"update_norm", number_or_null(report.update_norm)},
+               {"virtual_seconds", number_or_null(report.virtual_seconds)},
+               {"wall_seconds", number_or_null(report.wall_seconds)},
+               {"wall_seconds_evaluation", number_or_null(report.wall_seconds_evaluation)}};
+  if (report.accuracy) line["accuracy"] = number_or_null(*report.accuracy);
+  if (report.loss) line["loss"] = number_or_null(*report.loss);
+  if (!report.class_accuracy.empty()) line["class_accuracy"] = numbers_or_nulls(report.class_accuracy);
+  if (!report.client_accuracy.empty()) line["client_accuracy"] = numbers_or_nulls(report.client_accuracy);
+  return line;
+}
+
+RoundReport report_from_json(const json& line) {
+  if (!line.is_object()) bad_value("report", line, "an object");
+  RoundReport report;
+  read_integer(line, "round", report.round);
+  read_integer(line, "model_version", report.model_version);
+  const json& abandoned = required(line, "abandoned");
+  if (!abandoned.is_boolean()) bad_value(path_of("abandoned"), abandoned, "true or false");
+  report.abandoned = abandoned.get<bool>();
+  report.cohort = read_cohort(line);
+  read_integer(line, "bytes_down", report.bytes_down);
+  read_integer(line, "bytes_up", report.bytes_up);
+  read_integer(line, "examples", report.examples);
+  read_integer(line, "steps", report.steps);
+  read_double(line, "training_loss", report.training_loss);
+  read_double(line, "update_norm", report.update_norm);
+  read_double(line, "virtual_seconds", report.virtual_seconds);
+  read_double(line, "wall_seconds", report.wall_seconds);
+  read_double(line, "wall_seconds_evaluation", report.wall_seconds_evaluation);
+  read_optional(line, "accuracy", report.accuracy);
+  read_optional(line, "loss", report.loss);
+  read_list(line, "class_accuracy", report.class_accuracy);
+  read_list(line, "client_accuracy", report.client_accuracy);
+  return report;
+}
+
+}  // namespace fl

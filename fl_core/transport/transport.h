@@ -1,0 +1,43 @@
+#pragma once
+
+#include <optional>
+
+#include "fl_core/round/types.h"
+#include "fl_core/wire/message.h"
+
+namespace fl {
+
+/// One thing that came in for the engine.
+struct Arrival {
+  enum class Kind : std::uint8_t {
+    message,  ///< the client's answer
+    left,     ///< the client is gone, or was gone when the task was sent to it
+    closed,   ///< close_round() withdrew the task before it was answered
+  };
+  Kind kind = Kind::left;
+  ClientId client = 0;
+  std::uint32_t round = 0;  ///< of the send that this answers
+  Seconds time = 0;         ///< when it arrived, on the transport's clock
+  std::optional<Message> message;
+};
+
+/// The mailbox between the round engine and its clients: the only thing that differs between simulation and deployment.
+/// Called by the engine's thread alone.
+///
+/// Contract:
+///  - send() never blocks on a peer and every send is answered by exactly one arrival with its client and round.
+///  - wait() returns the next arrival, or nothing once now() has reached `deadline`; with `deadline` kNever it blocks until
+///    something arrives. With nothing outstanding and a finite deadline it lets the time pass.
+///  - Arrivals come in order of their time; now() never goes back.
+///  - After close_round(r) tasks of round r that were not answered yet come back as `closed` (or as their message, when it
+///    was already on its way). The engine drops both.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual void send(ClientId client, const Message& message) = 0;
+  virtual std::optional<Arrival> wait(Seconds deadline) = 0;
+  virtual void close_round(std::uint32_t round) = 0;
+  virtual Seconds now() const = 0;
+};
+
+}  // namespace fl

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "fl_core/base/error.h"
+
+namespace CLI {
+class App;
+}
+
+namespace fl::cli {
+
+/// What the chosen subcommand does; set while the command line is parsed, run afterwards.
+using Action = std::function<ExitCode()>;
+
+void add_simulate(CLI::App& app, Action& action);
+void add_resume(CLI::App& app, Action& action);
+void add_sweep(CLI::App& app, Action& action);
+void add_plan(CLI::App& app, Action& action);
+void add_doctor(CLI::App& app, Action& action);
+void add_report(CLI::App& app, Action& action);
+void add_config(CLI::App& app, Action& action);
+
+/// Whether Ctrl-C or SIGTERM came since watch_signals().
+bool stop_requested();
+/// From now on the first Ctrl-C asks politely; a second one ends the process.
+void watch_signals();
+
+/// Cores that this process may use.
+std::size_t available_cores();
+/// Versions of Tributary, LibTorch and the compiler, as written into the run folder.
+nlohmann::json versions();
+
+struct RunRequest {
+  std::filesystem::path folder;
+  std::size_t workers = 1;
+  bool resume = false;
+  bool json = false;   ///< one JSON object a round on standard output
+  bool check = false;  ///< ExitCode::out_of_band when the experiment's expectation is missed
+  bool quiet = false;
+};
+/// Runs one experiment with progress, summary and report. `summary`, when given, gets run.json.
+ExitCode run_and_show(const nlohmann::json& experiment, const std::string& source, const RunRequest& request,
+                      nlohmann::json* summary = nullptr);
+
+/// "runs/NAME", or "runs/NAME-2", … : the first folder that does not exist yet.
+std::filesystem::path fresh_folder(const std::filesystem::path& parent, const std::string& name);
+
+}  // namespace fl::cli

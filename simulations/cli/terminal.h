@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace fl::cli {
+
+/// "812 B", "1.5 MB": decimal units, three significant digits.
+std::string human_bytes(double bytes);
+/// "0.42 s", "12 s", "3 min 20 s", "2 h 05 min".
+std::string human_seconds(double seconds);
+/// "1 663 370".
+std::string human_count(std::int64_t count);
+/// 0.8461 -> "84.6 %".
+std::string percent(double share);
+
+/// Progress on standard error: one line that is rewritten on a terminal, occasional lines elsewhere.
+class Progress {
+ public:
+  /// `quiet` shows nothing.
+  explicit Progress(bool quiet);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  /// A lasting line.
+  void say(const std::string& line);
+  /// The moving line: a bar of done/total and a text. Elsewhere than on a terminal it is printed when `lasting`.
+  void show(double done, double total, const std::string& text, bool lasting);
+  /// Ends the moving line.
+  void finish();
+
+ private:
+  bool quiet_;
+  bool terminal_;
+  bool line_open_ = false;
+};
+
+/// A table with aligned columns, first row as its head.
+std::string table(const std::vector<std::vector<std::string>>& rows);
+
+}  // namespace fl::cli

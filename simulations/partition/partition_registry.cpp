@@ -1,0 +1,10 @@
+#include "simulations/partition/partitioner.h"
+
+namespace fl {
+
+PartitionRegistry& partitions() {
+  static PartitionRegistry registry("partition");
+  return registry;
+}
+
+}  // namespace fl

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+
+#include "fl_core/config/experiment.h"
+#include "fl_core/ml/dataset.h"
+#include "fl_core/ml/model.h"
+#include "fl_core/round/types.h"
+#include "simulations/partition/partitioner.h"
+
+namespace fl {
+
+/// An experiment with its data loaded and its parts built and checked against each other.
+struct Prepared {
+  Experiment experiment;
+  DataSplits data;
+  std::unique_ptr<Partition> partition;
+  std::unique_ptr<ModelFactory> model;
+};
+/// Throws ConfigError with file, path and expectation.
+Prepared prepare(Experiment experiment);
+
+struct SimulationOptions {
+  std::size_t workers = 1;
+  std::filesystem::path folder;      ///< the run folder: new, or one to go on with
+  bool resume = false;
+  nlohmann::json* versions = nullptr;  ///< noted in the journal and in run.json; may be null
+  std::function<void()> worker_setup;  ///< runs first on every worker's thread (LibTorch's thread limits)
+  std::function<void(const RoundReport&)> on_round;
+  std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
+  std::function<bool()> should_stop;
+};
+
+/// Runs (or goes on with) a federation in this process and writes the run folder: experiment.json, journal.db, blobs/,
+/// metrics.jsonl, model.safetensors, partition.json, run.json. Returns run.json: status, rounds, accuracy, loss,
+/// model_sha256, seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, ….
+/// The model's bits do not depend on `workers`. Throws Interrupted, TrainingError and IoError after run.json was written.
+nlohmann::json run_simulation(const Prepared& prepared, const SimulationOptions& options);
+
+/// Label counts of up to `shown` clients and the spread of shard sizes, for reports and plans.
+nlohmann::json describe_partition(const Partition& partition, const Dataset& data, std::size_t shown);
+
+/// The largest resident set of this process so far.
+std::uint64_t peak_rss_bytes();
+
+}  // namespace fl
