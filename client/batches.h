@@ -9,6 +9,9 @@
 
 namespace fl {
 
+/// Examples a forward pass of an evaluation holds at once. Part of the result's bits: never derived from the machine.
+inline constexpr std::size_t kEvaluationBatch = 250;
+
 /// Gathers examples into arrays that are reused from batch to batch.
 class BatchBuffer {
  public:

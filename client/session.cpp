@@ -11,9 +11,6 @@
 namespace fl {
 namespace {
 
-/// Examples a forward pass of an evaluation holds at once. Part of the result's bits: never derived from the machine.
-constexpr std::size_t kEvaluationBatch = 250;
-
 std::span<const float> weights_of(const Task& task) {
   const auto bytes = task.weights.span();
   return {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};

@@ -98,6 +98,8 @@ class Statement {
  public:
   Statement(Database& database, const char* sql) : database_(database) {
     const int code = sqlite3_prepare_v3(database.handle(), sql, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr);
+    // Our SQL is constant, so a table that it does not find is missing from the file.
+    if (code == SQLITE_ERROR) database_.damaged(sqlite3_errmsg(database_.handle()));
     if (code != SQLITE_OK) database_.fail("read", code);
   }
   ~Statement() { sqlite3_finalize(statement_); }
@@ -200,7 +202,8 @@ void check_schema(Database& database) {
 
 /// Opens the file and brings it to the state that Journal's statements need.
 std::unique_ptr<Database> open_database(const std::filesystem::path& path, JournalMode mode) {
-  if (mode == JournalMode::existing && !std::filesystem::exists(path)) {
+  std::error_code unseen;
+  if (mode == JournalMode::existing && !std::filesystem::exists(path, unseen) && !unseen) {
     throw ConfigError(path.string() + ": no such file; expected the journal of a run");
   }
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE | (mode == JournalMode::create ? SQLITE_OPEN_CREATE : 0);
@@ -320,6 +323,8 @@ class Journal : public Store {
     try {
       return report_from_json(parse_json(text, "round " + std::to_string(round)));
     } catch (const ConfigError& error) {
+      database_->damaged(error.what());
+    } catch (const nlohmann::json::exception& error) {
       database_->damaged(error.what());
     }
   }

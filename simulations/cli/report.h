@@ -19,9 +19,9 @@ struct RunData {
   std::optional<nlohmann::json> partition;  ///< partition.json: label counts of some clients, and shard sizes
 };
 
-/// Reads a run folder. Only experiment.json must be there. A last line of metrics.jsonl that has no end is being written
-/// at this moment, or was cut by a crash: it is left out. Of a round that appears twice (a resumed run), the later counts.
-/// Throws IoError or ConfigError that name the file, and the line.
+/// Reads a run folder. Only experiment.json must be there. A last line of metrics.jsonl that has no end is being
+/// written at this moment, or was cut by a crash: it is left out. Of a round that appears twice (a resumed run), the
+/// later counts. Throws IoError or ConfigError that name the file, and the line.
 RunData read_run(const std::filesystem::path& folder);
 
 /// One HTML page that stands alone: inline style, inline SVG, one inline script for tooltips, nothing loaded, readable

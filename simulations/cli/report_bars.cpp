@@ -14,10 +14,11 @@ constexpr std::size_t kColumnLimit = 100;  // columns of a heat map
 constexpr std::size_t kTitleLimit = 2000;  // cells; beyond it tooltips would make the page heavy
 constexpr std::size_t kShades = 9;
 
-std::string rect(const std::string& css_class, double x, double y, double width, double height, const std::string& title) {
+std::string rect(const std::string& css_class, double x, double y, double width, double height,
+                 const std::string& title) {
   const auto hundredths = [](double value) { return raw(std::round(value * 100) / 100); };
-  std::string out = "<rect class=\"" + css_class + "\" x=\"" + hundredths(x) + "\" y=\"" + hundredths(y) + "\" width=\"" + hundredths(width) +
-                    "\" height=\"" + hundredths(height) + "\"";
+  std::string out = "<rect class=\"" + css_class + "\" x=\"" + hundredths(x) + "\" y=\"" + hundredths(y) +
+                    "\" width=\"" + hundredths(width) + "\" height=\"" + hundredths(height) + "\"";
   return out + (title.empty() ? "/>" : "><title>" + escape(title) + "</title></rect>");
 }
 
@@ -30,10 +31,11 @@ std::string draw_categories(const std::vector<std::string>& categories, const st
   const double width = (kRight - kLeft) / static_cast<double>(categories.size());
   std::string out = "<path class=\"axis\" d=\"M" + at(kLeft) + " " + at(kBottom) + "H" + at(kRight) + "\"/>";
   for (std::size_t i = 0; i < categories.size(); i += every) {
-    out += "<text class=\"x\" x=\"" + at(kLeft + (static_cast<double>(i) + 0.5) * width) + "\" y=\"" + at(kBottom + 17) + "\">" +
-           escape(categories[i]) + "</text>";
+    out += "<text class=\"x\" x=\"" + at(kLeft + (static_cast<double>(i) + 0.5) * width) + "\" y=\"" +
+           at(kBottom + 17) + "\">" + escape(categories[i]) + "</text>";
   }
-  return out + "<text class=\"x name\" x=\"" + at((kLeft + kRight) / 2) + "\" y=\"" + at(kBottom + 34) + "\">" + escape(name) + "</text>";
+  return out + "<text class=\"x name\" x=\"" + at((kLeft + kRight) / 2) + "\" y=\"" + at(kBottom + 34) + "\">" +
+         escape(name) + "</text>";
 }
 
 }  // namespace
@@ -102,14 +104,15 @@ std::string render(const StackedBars& chart) {
   for (std::size_t bar = 0; bar < bars; ++bar) {
     const double first = chart.rounds[begin_of(bar)], last = chart.rounds[begin_of(bar + 1) - 1];
     categories[bar] = count(first);
-    const std::string place = first == last ? "round " + count(first) : "mean of rounds " + count(first) + " to " + count(last);
+    const std::string place =
+        first == last ? "round " + count(first) : "mean of rounds " + count(first) + " to " + count(last);
     double below = 0;
     for (const StackedBars::Layer& layer : chart.layers) {
       const double value = mean(layer, bar);
       if (value <= 0) continue;
       const double top = y_of(axis, below + value);
-      figure.body += rect(layer.css_class, kLeft + slot * static_cast<double>(bar) + slot * 0.06, top, slot * 0.88, y_of(axis, below) - top,
-                          place + ": " + layer.name + " " + number(value, 3));
+      figure.body += rect(layer.css_class, kLeft + slot * static_cast<double>(bar) + slot * 0.06, top, slot * 0.88,
+                          y_of(axis, below) - top, place + ": " + layer.name + " " + number(value, 3));
       below += value;
     }
   }
@@ -131,7 +134,8 @@ std::string render(const HeatMap& map) {
   std::vector<std::vector<double>> cells(rows, std::vector<double>(columns));
   double largest = 0;
   for (std::size_t row = 0; row < rows; ++row) {
-    for (std::size_t label = 0; label < classes; ++label) cells[row][label * columns / classes] += map.counts[row][label];
+    for (std::size_t label = 0; label < classes; ++label)
+      cells[row][label * columns / classes] += map.counts[row][label];
     largest = std::max(largest, *std::max_element(cells[row].begin(), cells[row].end()));
   }
   const double row_height = std::clamp(300.0 / static_cast<double>(rows), 6.0, 22.0);
@@ -143,8 +147,9 @@ std::string render(const HeatMap& map) {
   figure.title = map.title;
   figure.note = map.note;
   figure.height = bottom + kHeight - kBottom;
-  figure.description = "Heat map of " + count(static_cast<double>(rows)) + " clients by " + count(static_cast<double>(classes)) +
-                       " classes; the largest cell has " + count(largest) + " examples. The numbers are in the table below.";
+  figure.description = "Heat map of " + count(static_cast<double>(rows)) + " clients by " +
+                       count(static_cast<double>(classes)) + " classes; the largest cell has " + count(largest) +
+                       " examples. The numbers are in the table below.";
   const auto label_at = [](double x, double y, const char* css_class, const std::string& text) {
     return "<text class=\"" + std::string(css_class) + "\" x=\"" + at(x) + "\" y=\"" + at(y) + "\">" + text + "</text>";
   };
@@ -158,19 +163,22 @@ std::string render(const HeatMap& map) {
       const double value = cells[row][column];
       if (!(value > 0)) continue;
       const double shade = std::max(std::ceil(value / largest * kShades), 1.0);
-      const std::string title = "client " + client + ", class " + std::to_string(column * classes / columns) + ": " + count(value);
-      figure.body += rect("h" + fixed(shade, 0), kLeft + column_width * static_cast<double>(column), y, column_width, row_height,
-                          rows * columns <= kTitleLimit ? title : "");
+      const std::string title =
+          "client " + client + ", class " + std::to_string(column * classes / columns) + ": " + count(value);
+      figure.body += rect("h" + fixed(shade, 0), kLeft + column_width * static_cast<double>(column), y, column_width,
+                          row_height, rows * columns <= kTitleLimit ? title : "");
     }
   }
   const std::size_t column_every = (columns + kLabelLimit - 1) / kLabelLimit;
   for (std::size_t column = 0; column < columns; column += column_every) {
-    figure.body += label_at(kLeft + column_width * (static_cast<double>(column) + 0.5), bottom + 17, "x", std::to_string(column * classes / columns));
+    figure.body += label_at(kLeft + column_width * (static_cast<double>(column) + 0.5), bottom + 17, "x",
+                            std::to_string(column * classes / columns));
   }
   figure.body += label_at((kLeft + kRight) / 2, bottom + 34, "x name", "class");
   figure.legend = "<span class=\"key\">1<svg class=\"swatch ramp\" viewBox=\"0 0 90 10\" aria-hidden=\"true\">";
   for (std::size_t shade = 1; shade <= kShades; ++shade) {
-    figure.legend += "<rect class=\"h" + std::to_string(shade) + "\" x=\"" + std::to_string((shade - 1) * 10) + "\" width=\"10\" height=\"10\"/>";
+    figure.legend += "<rect class=\"h" + std::to_string(shade) + "\" x=\"" + std::to_string((shade - 1) * 10) +
+                     "\" width=\"10\" height=\"10\"/>";
   }
   figure.legend += "</svg>" + count(largest) + " examples</span>";
   return render(figure);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::size_t kColours = 8;
 constexpr std::array<const char*, 5> kDashes = {"", "7 3", "2 3", "10 3 2 3", "14 4"};
-constexpr std::size_t kDotLimit = 60;  // up to this many points, each one is marked and has a tooltip without script
+constexpr std::size_t kTitleLimit = 60;  // up to this many points, each has a tooltip that needs no script
+constexpr std::size_t kDotLimit = 15;    // up to this many, each is marked; more would hide the dash pattern
 constexpr double kLogRatio = 1000;
 
 struct Range {
@@ -38,7 +39,8 @@ Scale scale_of(double largest, Unit unit) {
     return largest < 10800 ? Scale{60, "\u202fmin"} : Scale{3600, "\u202fh"};
   }
   if (unit != Unit::bytes) return {};
-  constexpr std::array<const char*, 7> kUnits = {"\u202fB", "\u202fkB", "\u202fMB", "\u202fGB", "\u202fTB", "\u202fPB", "\u202fEB"};
+  constexpr std::array<const char*, 7> kUnits = {"\u202fB",  "\u202fkB", "\u202fMB", "\u202fGB",
+                                                 "\u202fTB", "\u202fPB", "\u202fEB"};
   std::size_t index = 0;
   double factor = 1;
   while (largest / factor >= 1000 && index + 1 < kUnits.size()) {
@@ -106,7 +108,8 @@ Axis make_axis(double low, double high, Unit unit, int steps, bool widen) {
   Axis axis;
   const double slack = 1e-9;
   double first = std::ceil(low / scale.factor / step - slack), last = std::floor(high / scale.factor / step + slack);
-  if (widen) first = std::floor(low / scale.factor / step + slack), last = std::ceil(high / scale.factor / step - slack);
+  if (widen)
+    first = std::floor(low / scale.factor / step + slack), last = std::ceil(high / scale.factor / step - slack);
   axis.low = widen ? first * step * scale.factor : low;
   axis.high = widen ? last * step * scale.factor : high;
   for (double i = first; i <= last && axis.ticks.size() < 50; ++i) {
@@ -118,7 +121,8 @@ Axis make_axis(double low, double high, Unit unit, int steps, bool widen) {
 Axis make_log_axis(double low, double high) {
   Axis axis;
   axis.logarithmic = true;
-  const double first = std::floor(std::log10(low) + 1e-9), last = std::max(std::ceil(std::log10(high) - 1e-9), first + 1);
+  const double first = std::floor(std::log10(low) + 1e-9),
+               last = std::max(std::ceil(std::log10(high) - 1e-9), first + 1);
   axis.low = std::pow(10.0, first);
   axis.high = std::pow(10.0, last);
   const double every = std::ceil((last - first) / 6);
@@ -136,7 +140,8 @@ double y_of(const Axis& axis, double value) { return kBottom - axis.position(val
 
 std::string stroke(Look look) {
   const std::string dash = kDashes[look.dash % kDashes.size()];
-  return "class=\"line c" + std::to_string(look.colour) + "\"" + (dash.empty() ? "" : " stroke-dasharray=\"" + dash + "\"");
+  return "class=\"line c" + std::to_string(look.colour) + "\"" +
+         (dash.empty() ? "" : " stroke-dasharray=\"" + dash + "\"");
 }
 
 std::string line_key(const std::string& name, Look look) {
@@ -145,16 +150,16 @@ std::string line_key(const std::string& name, Look look) {
 }
 
 std::string box_key(const std::string& name, const std::string& css_class) {
-  return "<span class=\"key\"><svg class=\"swatch box\" viewBox=\"0 0 10 10\" aria-hidden=\"true\"><rect class=\"" + css_class +
-         "\" width=\"10\" height=\"10\"/></svg>" + escape(name) + "</span>";
+  return "<span class=\"key\"><svg class=\"swatch box\" viewBox=\"0 0 10 10\" aria-hidden=\"true\"><rect class=\"" +
+         css_class + "\" width=\"10\" height=\"10\"/></svg>" + escape(name) + "</span>";
 }
 
 std::string draw_y_axis(const Axis& axis) {
   std::string out;
   for (const Axis::Tick& tick : axis.ticks) {
     const std::string y = at(y_of(axis, tick.value));
-    out += "<path class=\"grid\" d=\"M" + at(kLeft) + " " + y + "H" + at(kRight) + "\"/><text class=\"y\" x=\"" + at(kLeft - 7) +
-           "\" y=\"" + y + "\">" + tick.label + "</text>";
+    out += "<path class=\"grid\" d=\"M" + at(kLeft) + " " + y + "H" + at(kRight) + "\"/><text class=\"y\" x=\"" +
+           at(kLeft - 7) + "\" y=\"" + y + "\">" + tick.label + "</text>";
   }
   return out;
 }
@@ -162,18 +167,21 @@ std::string draw_y_axis(const Axis& axis) {
 std::string draw_x_axis(const Axis& axis, const std::string& name) {
   std::string out = "<path class=\"axis\" d=\"M" + at(kLeft) + " " + at(kBottom) + "H" + at(kRight) + "\"/>";
   for (const Axis::Tick& tick : axis.ticks) {
-    out += "<text class=\"x\" x=\"" + at(x_of(axis, tick.value)) + "\" y=\"" + at(kBottom + 17) + "\">" + tick.label + "</text>";
+    out += "<text class=\"x\" x=\"" + at(x_of(axis, tick.value)) + "\" y=\"" + at(kBottom + 17) + "\">" + tick.label +
+           "</text>";
   }
-  return out + "<text class=\"x name\" x=\"" + at((kLeft + kRight) / 2) + "\" y=\"" + at(kBottom + 34) + "\">" + escape(name) + "</text>";
+  return out + "<text class=\"x name\" x=\"" + at((kLeft + kRight) / 2) + "\" y=\"" + at(kBottom + 34) + "\">" +
+         escape(name) + "</text>";
 }
 
 std::string render(const Figure& figure) {
   const std::string id = figure.id;
   std::string out = "<figure id=\"" + id + "\"><figcaption><h3>" + escape(figure.title) + "</h3>";
   if (!figure.legend.empty()) out += "<p class=\"legend\">" + figure.legend + "</p>";
-  out += "</figcaption><svg viewBox=\"0 0 " + at(kWidth) + " " + at(figure.height) + "\" role=\"img\" aria-labelledby=\"" + id + "-t " + id +
-         "-d\"" + figure.svg_attributes + "><title id=\"" + id + "-t\">" + escape(figure.title) + "</title><desc id=\"" + id + "-d\">" +
-         escape(figure.description) + "</desc>" + figure.body + "</svg>";
+  out += "</figcaption><svg viewBox=\"0 0 " + at(kWidth) + " " + at(figure.height) +
+         "\" role=\"img\" aria-labelledby=\"" + id + "-t " + id + "-d\"" + figure.svg_attributes + "><title id=\"" +
+         id + "-t\">" + escape(figure.title) + "</title><desc id=\"" + id + "-d\">" + escape(figure.description) +
+         "</desc>" + figure.body + "</svg>";
   if (!figure.note.empty()) out += "<p class=\"note\">" + figure.note + "</p>";
   return out + "</figure>\n";
 }
@@ -192,20 +200,23 @@ std::string describe(const Series& series, const LineChart& chart) {
     range.add(point.y);
   }
   if (first == nullptr) return series.name + ": no finite value. ";
-  const auto place = [&](const Point& point) { return in_unit(point.y, chart.unit) + " at " + chart.x_name + " " + in_unit(point.x, chart.x_unit); };
-  return series.name + ": first " + place(*first) + ", last " + place(*last) + ", lowest " + in_unit(range.low, chart.unit) + ", highest " +
-         in_unit(range.high, chart.unit) + ". ";
+  const auto place = [&](const Point& point) {
+    return in_unit(point.y, chart.unit) + " at " + chart.x_name + " " + in_unit(point.x, chart.x_unit);
+  };
+  return series.name + ": first " + place(*first) + ", last " + place(*last) + ", lowest " +
+         in_unit(range.low, chart.unit) + ", highest " + in_unit(range.high, chart.unit) + ". ";
 }
 
 /// One path with a gap at each value that cannot be drawn, its values for the tooltip, and marks on points that have no
 /// line to be seen by.
 std::string draw(const Series& series, const LineChart& chart, const Axis& x_axis, const Axis& y_axis) {
   const std::vector<Point> points = decimate(series.points);
-  std::string path, xs, ys, dots;
+  std::string path, xs, x_texts, ys, dots;
   bool pen_down = false;
   for (std::size_t i = 0; i < points.size(); ++i) {
     const Point& point = points[i];
     xs += (xs.empty() ? "" : " ") + raw(point.x);
+    if (chart.x_unit != Unit::count) x_texts += (x_texts.empty() ? "" : "|") + in_unit(point.x, chart.x_unit);
     ys += (ys.empty() ? "" : "|") + in_unit(point.y, chart.unit);
     if (!drawable(point.y)) {
       pen_down = false;
@@ -213,17 +224,24 @@ std::string draw(const Series& series, const LineChart& chart, const Axis& x_axi
     }
     const std::string x = at(x_of(x_axis, point.x)), y = at(y_of(y_axis, point.y));
     const bool alone = !pen_down && (i + 1 == points.size() || !drawable(points[i + 1].y));
-    if (alone || points.size() <= kDotLimit) {
-      dots += "<circle class=\"dot c" + std::to_string(series.look.colour) + "\" cx=\"" + x + "\" cy=\"" + y + "\" r=\"" + (alone ? "3" : "2") +
-              "\"><title>" + escape(series.name + ", " + chart.x_name + " " + in_unit(point.x, chart.x_unit) + ": " + in_unit(point.y, chart.unit)) +
+    if (alone || points.size() <= kTitleLimit) {
+      const bool marked = alone || points.size() <= kDotLimit;
+      dots += "<circle class=\"" + (marked ? "dot c" + std::to_string(series.look.colour) : "hit") + "\" cx=\"" + x +
+              "\" cy=\"" + y + "\" r=\"" +
+              (alone    ? "3.5"
+               : marked ? "2.5"
+                        : "6") +
+              "\"><title>" +
+              escape(series.name + ", " + chart.x_name + " " + in_unit(point.x, chart.x_unit) + ": " +
+                     in_unit(point.y, chart.unit)) +
               "</title></circle>";
     }
     path += (pen_down ? "L" : "M") + x + " " + y;
     pen_down = true;
   }
   if (path.empty()) return "";
-  return "<path " + stroke(series.look) + " d=\"" + path + "\" data-name=\"" + escape(series.name) + "\" data-x=\"" + xs + "\" data-y=\"" + ys +
-         "\"/>" + dots;
+  return "<path " + stroke(series.look) + " d=\"" + path + "\" data-name=\"" + escape(series.name) + "\" data-x=\"" +
+         xs + (x_texts.empty() ? "" : "\" data-x-text=\"" + x_texts) + "\" data-y=\"" + ys + "\"/>" + dots;
 }
 
 std::string draw(const Ribbon& ribbon, const Axis& x_axis, const Axis& y_axis) {
@@ -244,7 +262,8 @@ Axis y_axis_of(const LineChart& chart) {
     for (const Point& point : series.points) range.add(point.y);
   }
   const bool positive = !range.empty() && range.low > 0;
-  if (chart.may_be_logarithmic && positive && range.high / range.low >= kLogRatio) return make_log_axis(range.low, range.high);
+  if (chart.may_be_logarithmic && positive && range.high / range.low >= kLogRatio)
+    return make_log_axis(range.low, range.high);
   for (const Ribbon& ribbon : chart.ribbons) {
     for (const Point& point : ribbon.low) range.add(point.y);
     for (const Point& point : ribbon.high) range.add(point.y);
@@ -264,10 +283,11 @@ std::string note_on_gaps(const LineChart& chart) {
       if (gaps++ == 0) first = point.x;
     }
     if (gaps == 0) continue;
-    note += (note.empty() ? "" : " ") + escape(series.name) + ": not finite at " + count(static_cast<double>(gaps)) +
-            (gaps == 1 ? " place, " : " places, first at ") + escape(chart.x_name) + " " + in_unit(first, chart.x_unit) + ".";
+    note += (note.empty() ? "Gap: " : " Gap: ") + escape(series.name) + " is not finite at " +
+            count(static_cast<double>(gaps)) + (gaps == 1 ? " point, " : " points, first at ") + escape(chart.x_name) +
+            " " + in_unit(first, chart.x_unit) + ".";
   }
-  return note.empty() ? "" : "<strong>Not a number.</strong> " + note;
+  return note;
 }
 
 }  // namespace
@@ -289,15 +309,16 @@ std::string render(const LineChart& chart) {
   figure.description = "Line chart by " + chart.x_name + ". " + description;
   figure.note = note_on_gaps(chart);
   if (y_axis.logarithmic) figure.note += std::string(figure.note.empty() ? "" : " ") + "Logarithmic scale.";
-  figure.svg_attributes = " class=\"curves\" data-x-name=\"" + escape(chart.x_name) + "\" data-x-low=\"" + raw(x_axis.low) + "\" data-x-high=\"" +
-                          raw(x_axis.high) + "\"";
+  figure.svg_attributes = " class=\"curves\" data-x-name=\"" + escape(chart.x_name) + "\" data-x-low=\"" +
+                          raw(x_axis.low) + "\" data-x-high=\"" + raw(x_axis.high) + "\"";
   figure.body = draw_y_axis(y_axis);
   const auto visible = [&](double y) { return std::clamp(y, kTop, kBottom); };
   for (const Band& band : chart.bands) {
     if (y_axis.logarithmic && (band.low <= 0 || band.high <= 0)) continue;
     const double top = visible(y_of(y_axis, band.high)), bottom = visible(y_of(y_axis, band.low));
-    figure.body += "<rect class=\"band\" x=\"" + at(kLeft) + "\" y=\"" + at(top) + "\" width=\"" + at(kRight - kLeft) + "\" height=\"" +
-                   at(std::max(bottom - top, 1.0)) + "\"><title>" + escape(band.name) + "</title></rect>";
+    figure.body += "<rect class=\"band\" x=\"" + at(kLeft) + "\" y=\"" + at(top) + "\" width=\"" + at(kRight - kLeft) +
+                   "\" height=\"" + at(std::max(bottom - top, 1.0)) + "\"><title>" + escape(band.name) +
+                   "</title></rect>";
   }
   for (const Ribbon& ribbon : chart.ribbons) figure.body += draw(ribbon, x_axis, y_axis);
   for (const Series& series : chart.series) figure.body += draw(series, chart, x_axis, y_axis);
@@ -306,7 +327,8 @@ std::string render(const LineChart& chart) {
   if (chart.series.size() > 1) {
     for (const Series& series : chart.series) figure.legend += line_key(series.name, series.look);
   }
-  for (const Ribbon& ribbon : chart.ribbons) figure.legend += box_key(ribbon.name, "ribbon c" + std::to_string(ribbon.look.colour));
+  for (const Ribbon& ribbon : chart.ribbons)
+    figure.legend += box_key(ribbon.name, "ribbon c" + std::to_string(ribbon.look.colour));
   for (const Band& band : chart.bands) figure.legend += box_key(band.name, "band");
   return render(figure);
 }

@@ -11,7 +11,7 @@
 namespace fl::report {
 
 inline constexpr double kWidth = 480, kHeight = 270;
-inline constexpr double kLeft = 64, kRight = 466, kTop = 12, kBottom = 232;
+inline constexpr double kLeft = 64, kRight = 456, kTop = 12, kBottom = 232;
 /// A curve is drawn with at most about this many points.
 inline constexpr std::size_t kPointLimit = 800;
 
@@ -20,8 +20,8 @@ struct Point {
   double y = 0;  ///< not finite: a gap in the curve
 };
 
-/// At most about `limit` points, in order: the first, the last, and of each stretch between them the lowest and the highest.
-/// A stretch without a finite value keeps one point, so that the gap stays.
+/// At most about `limit` points, in order: the first, the last, and of each stretch between them the lowest and the
+/// highest. A stretch without a finite value keeps one point, so that the gap stays.
 std::vector<Point> decimate(const std::vector<Point>& points, std::size_t limit = kPointLimit);
 
 /// An axis: what it covers and where it is labelled. In a logarithmic one, position() is linear in log10.
@@ -38,8 +38,8 @@ struct Axis {
   /// 0 at low, 1 at high.
   double position(double value) const;
 };
-/// Covers [low, high] with about `steps` steps of 1, 2 or 5 × 10^k in the unit's own scale, widened to whole steps if `widen`.
-/// Infinite or exchanged bounds give [0, 1].
+/// Covers [low, high] with about `steps` steps of 1, 2 or 5 × 10^k in the unit's own scale, widened to whole steps if
+/// `widen`. Infinite or exchanged bounds give [0, 1].
 Axis make_axis(double low, double high, Unit unit, int steps, bool widen);
 /// Decades; 0 < low <= high.
 Axis make_log_axis(double low, double high);
@@ -69,12 +69,12 @@ struct Band {
 struct Ribbon {
   std::string name;
   Look look;
-  std::vector<Point> low;   ///< same x as high
+  std::vector<Point> low;  ///< same x as high
   std::vector<Point> high;
 };
 
 struct LineChart {
-  std::string id;     ///< unique in the page
+  std::string id;  ///< unique in the page
   std::string title;
   std::string x_name = "round";
   Unit x_unit = Unit::count;
@@ -88,8 +88,8 @@ struct LineChart {
 /// A <figure>; empty if no series has a point.
 std::string render(const LineChart& chart);
 
-/// A <figure> around an SVG of kWidth × `height` with the frame that all charts share: title, legend, note, <title>, <desc>.
-/// `legend`, `body` and `note` are markup; the other texts are escaped here.
+/// A <figure> around an SVG of kWidth × `height` with the frame that all charts share: title, legend, note, <title>,
+/// <desc>. `legend`, `body` and `note` are markup; the other texts are escaped here.
 struct Figure {
   std::string id;
   std::string title;

@@ -37,9 +37,8 @@ PointsOf summed(std::function<double(const RoundReport&)> value) {
 
 /// An abandoned round trained nobody: its training loss and norm are no measurements.
 PointsOf of_training(double RoundReport::*member) {
-  return by_round([member](const RoundReport& report) {
-    return report.abandoned ? std::nullopt : std::optional(report.*member);
-  });
+  return by_round(
+      [member](const RoundReport& report) { return report.abandoned ? std::nullopt : std::optional(report.*member); });
 }
 
 /// `frame` says what the chart looks like. One run: one chart of all metrics. Several: one chart a metric, of all runs.
@@ -111,30 +110,38 @@ std::string curves_section(const std::vector<View>& views) {
   if (std::all_of(views.begin(), views.end(), empty)) {
     return section("curves", "Learning", "<p>No round has ended yet: nothing to draw.</p>\n");
   }
-  LineChart accuracy = frame_of("accuracy", "Test accuracy", Unit::percent), loss = frame_of("loss", "Test loss (nats an example)", Unit::plain);
+  LineChart accuracy = frame_of("accuracy", "Test accuracy", Unit::percent),
+            loss = frame_of("loss", "Test loss (nats an example)", Unit::plain);
   accuracy.bands = bands_on(views, "accuracy");
   loss.bands = bands_on(views, "loss");
-  LineChart training = frame_of("training-loss", "Training loss (nats an example)", Unit::plain), norm = frame_of("update-norm", "Norm of the mean update (L2)", Unit::plain);
+  LineChart training = frame_of("training-loss", "Training loss (nats an example)", Unit::plain),
+            norm = frame_of("update-norm", "Norm of the mean update (L2)", Unit::plain);
   loss.may_be_logarithmic = training.may_be_logarithmic = norm.may_be_logarithmic = true;
   return section(
       "curves", "Learning",
-      grid(draw(views, accuracy, {{"accuracy", "test accuracy", by_round([](const RoundReport& report) { return report.accuracy; })}}) +
+      grid(draw(views, accuracy,
+                {{"accuracy", "test accuracy", by_round([](const RoundReport& report) { return report.accuracy; })}}) +
            draw(views, loss, {{"loss", "test loss", by_round([](const RoundReport& report) { return report.loss; })}}) +
            draw(views, training, {{"training-loss", "training loss", of_training(&RoundReport::training_loss)}}) +
            draw(views, norm, {{"update-norm", "update norm", of_training(&RoundReport::update_norm)}})));
 }
 
 std::string cost_section(const std::vector<View>& views) {
-  LineChart traffic = frame_of("bytes", "Traffic so far", Unit::bytes), seconds = frame_of("seconds", "Seconds a round", Unit::seconds);
+  LineChart traffic = frame_of("bytes", "Traffic so far", Unit::bytes),
+            seconds = frame_of("seconds", "Seconds a round", Unit::seconds);
   traffic.from_zero = seconds.from_zero = true;
   std::string figures =
       draw(views, traffic,
-           {{"bytes-up", "from clients", summed([](const RoundReport& report) { return static_cast<double>(report.bytes_up); })},
-            {"bytes-down", "to clients", summed([](const RoundReport& report) { return static_cast<double>(report.bytes_down); })}}) +
+           {{"bytes-up", "from clients",
+             summed([](const RoundReport& report) { return static_cast<double>(report.bytes_up); })},
+            {"bytes-down", "to clients",
+             summed([](const RoundReport& report) { return static_cast<double>(report.bytes_down); })}}) +
       draw(views, seconds,
-           {{"seconds-train", "training and aggregation", by_round([](const RoundReport& report) { return std::optional(report.wall_seconds); })},
+           {{"seconds-train", "training and aggregation",
+             by_round([](const RoundReport& report) { return std::optional(report.wall_seconds); })},
             {"seconds-evaluate", "evaluation", by_round([](const RoundReport& report) {
-               return report.wall_seconds_evaluation == 0 ? std::nullopt : std::optional(report.wall_seconds_evaluation);
+               return report.wall_seconds_evaluation == 0 ? std::nullopt
+                                                          : std::optional(report.wall_seconds_evaluation);
              })}});
   if (views.size() > 1) {
     figures += accuracy_by(views, "accuracy-by-bytes", "bytes moved", Unit::bytes, [](const RoundReport& report) {
@@ -167,7 +174,9 @@ std::string outcomes_section(const std::vector<View>& views) {
       abandoned += report.abandoned ? 1 : 0;
     }
     if (all_accepted && abandoned == 0) continue;
-    if (abandoned > 0) chart.note = count(abandoned) + (abandoned == 1 ? " round was" : " rounds were") + " abandoned: too few updates, the model did not move.";
+    if (abandoned > 0)
+      chart.note = count(abandoned) + (abandoned == 1 ? " round was" : " rounds were") +
+                   " abandoned: too few updates, the model did not move.";
     figures += render(chart);
   }
   return section("outcomes", "Cohorts", grid(figures));
@@ -187,7 +196,8 @@ std::string classes_section(const std::vector<View>& views) {
     const RoundReport* report = last_with(*view.data, &RoundReport::class_accuracy);
     if (report == nullptr) continue;
     chart.series.push_back({view.label, views.size() == 1 ? 0 : view.look.colour, report->class_accuracy});
-    chart.note += (chart.note.empty() ? "" : " · ") + (views.size() == 1 ? "" : escape(view.label) + ": ") + "round " + count(report->round);
+    chart.note += (chart.note.empty() ? "" : " · ") + (views.size() == 1 ? "" : escape(view.label) + ": ") + "Round " +
+                  count(report->round);
     header.push_back(views.size() == 1 ? "accuracy" : view.label);
     classes = std::max(classes, report->class_accuracy.size());
   }
@@ -195,10 +205,12 @@ std::string classes_section(const std::vector<View>& views) {
   for (std::size_t i = 0; i < std::min(classes, kClassLimit); ++i) {
     chart.categories.push_back(std::to_string(i));
     rows.push_back({std::to_string(i)});
-    for (const BarSeries& series : chart.series) rows.back().push_back(i < series.values.size() ? percent(series.values[i]) : "");
+    for (const BarSeries& series : chart.series)
+      rows.back().push_back(i < series.values.size() ? percent(series.values[i]) : "");
   }
   if (rows.empty()) return "";
-  return section("classes", "Classes", grid(render(chart)) + details_table("Accuracy of each class as a table", header, rows));
+  return section("classes", "Classes",
+                 grid(render(chart)) + details_table("Accuracy of each class as a table", header, rows));
 }
 
 namespace {
@@ -212,8 +224,8 @@ std::string client_histogram(const View& view, std::size_t index, bool alone) {
   if (values.empty()) return "";
   BarChart chart;
   chart.id = "client-histogram-" + std::to_string(index + 1);
-  chart.title = "Clients by their accuracy" + (alone ? "" : ": " + view.label);
-  chart.x_name = "accuracy on the client's own held-out examples, % from";
+  chart.title = "Clients by accuracy on their own held-out examples" + (alone ? "" : ": " + view.label);
+  chart.x_name = "accuracy from … %";
   BarSeries bars{"clients", alone ? 0 : view.look.colour, std::vector<double>(kBins, 0.0)};
   double sum = 0;
   for (const double value : values) {
@@ -224,8 +236,9 @@ std::string client_histogram(const View& view, std::size_t index, bool alone) {
   for (std::size_t bin = 0; bin < kBins; ++bin) chart.categories.push_back(std::to_string(bin * 100 / kBins));
   chart.series.push_back(std::move(bars));
   chart.note = "Round " + count(report->round) + ", " + count(static_cast<double>(values.size())) + " clients: mean " +
-               percent(sum / static_cast<double>(values.size())) + ", 10th percentile " + percent(percentile(values, 0.1)) + ", median " +
-               percent(percentile(values, 0.5)) + ", 90th percentile " + percent(percentile(values, 0.9)) + ".";
+               percent(sum / static_cast<double>(values.size())) + ", 10th percentile " +
+               percent(percentile(values, 0.1)) + ", median " + percent(percentile(values, 0.5)) +
+               ", 90th percentile " + percent(percentile(values, 0.9)) + ".";
   return render(chart);
 }
 
@@ -251,10 +264,12 @@ std::string clients_section(const std::vector<View>& views) {
   });
   const PointsOf low = of_clients([](const std::vector<double>& values) { return percentile(values, 0.1); });
   const PointsOf high = of_clients([](const std::vector<double>& values) { return percentile(values, 0.9); });
-  LineChart chart = frame_of("client-accuracy", "Accuracy over clients", Unit::percent);
-  if (views.size() == 1) chart.ribbons.push_back({"10th to 90th percentile", look_of(0), low(*views[0].data), high(*views[0].data)});
-  figures += draw(views, chart,
-                  {{"client-mean", "mean", mean}, {"client-p10", "10th percentile", low}, {"client-p90", "90th percentile", high}});
+  LineChart chart = frame_of("client-accuracy", "Accuracy on clients' held-out examples", Unit::percent);
+  if (views.size() == 1)
+    chart.ribbons.push_back({"10th to 90th percentile", look_of(0), low(*views[0].data), high(*views[0].data)});
+  figures += draw(
+      views, chart,
+      {{"client-mean", "mean", mean}, {"client-p10", "10th percentile", low}, {"client-p90", "90th percentile", high}});
   return section("clients", "Clients", grid(figures));
 }
 

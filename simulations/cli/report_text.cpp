@@ -48,13 +48,20 @@ std::string escape(std::string_view text) {
     }
     const std::string_view sequence = text.substr(i, length);
     i += length;
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&quot;";
-    else if (c == '\'') out += "&#39;";
-    else if (sequence == "\uFFFE" || sequence == "\uFFFF") out += "\uFFFD";  // valid UTF-8, but not in XML
-    else out += sequence;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else if (c == '\'')
+      out += "&#39;";
+    else if (sequence == "\uFFFE" || sequence == "\uFFFF")
+      out += "\uFFFD";  // valid UTF-8, but not in XML
+    else
+      out += sequence;
   }
   return out;
 }
@@ -116,11 +123,16 @@ std::string duration(double seconds) {
 
 std::string in_unit(double value, Unit unit) {
   switch (unit) {
-    case Unit::plain: return number(value);
-    case Unit::count: return count(value);
-    case Unit::percent: return percent(value);
-    case Unit::bytes: return bytes(value);
-    case Unit::seconds: return duration(value);
+    case Unit::plain:
+      return number(value);
+    case Unit::count:
+      return count(value);
+    case Unit::percent:
+      return percent(value);
+    case Unit::bytes:
+      return bytes(value);
+    case Unit::seconds:
+      return duration(value);
   }
   return number(value);
 }

@@ -24,19 +24,26 @@ Verdict judge(const RunData& run, const View& view) {
   const std::optional<double> value = is_loss ? view.loss : view.accuracy;
   const std::string status = status_of(run);
   const double rounds = run.rounds.empty() ? 0 : run.rounds.back().round;
-  if (status == "failed") return {Verdict::Band::missed, "The run failed before it could reach its band (" + band->name + ")."};
+  if (status == "failed")
+    return {Verdict::Band::missed, "The run failed before it could reach its band (" + band->name + ")."};
   if (status != "finished" && status != "stopped early") {
-    return {Verdict::Band::open, "Not judged yet: round " + count(rounds) + " of " + text_at(run.experiment, "rounds") + " (" + name + " " + band->name + " after the last)."};
+    return {Verdict::Band::open, "Not judged yet: round " + count(rounds) + " of " + text_at(run.experiment, "rounds") +
+                                     " (" + name + " " + band->name + " after the last)."};
   }
   if (!value) return {Verdict::Band::open, "Not judged: no " + name + " was measured (" + band->name + ")."};
   const Unit unit = is_loss ? Unit::plain : Unit::percent;
   const std::string shown_value = name + " " + in_unit(*value, unit);
-  if (*value >= band->low && *value <= band->high) return {Verdict::Band::met, "Inside the expected band: " + shown_value + ", " + band->name + "."};
-  if (!std::isfinite(*value)) return {Verdict::Band::missed, "Outside the expected band: " + name + " is not a number, " + band->name + "."};
+  if (*value >= band->low && *value <= band->high)
+    return {Verdict::Band::met, "Inside the expected band: " + shown_value + ", " + band->name + "."};
+  if (!std::isfinite(*value))
+    return {Verdict::Band::missed, "Outside the expected band: " + name + " is not a number, " + band->name + "."};
   const bool below = *value < band->low;
   const double distance = below ? band->low - *value : *value - band->high;
-  const std::string far = is_loss ? number(distance, 2) : number(distance * 100, 2) + " points";
-  return {Verdict::Band::missed, "Outside the expected band, " + far + (below ? " below: " : " above: ") + shown_value + ", " + band->name + "."};
+  const std::string far = is_loss
+                              ? number(distance, 2)
+                              : number(distance * 100, 2) + (number(distance * 100, 2) == "1" ? " point" : " points");
+  return {Verdict::Band::missed, "Outside the expected band, " + far + (below ? " below: " : " above: ") + shown_value +
+                                     ", " + band->name + "."};
 }
 
 }  // namespace
@@ -84,7 +91,9 @@ std::vector<View> make_views(const std::vector<RunData>& runs) {
     return shortened(name.empty() ? folder_name(run) : name, kLabelLength);
   };
   std::map<std::string, int> names, with_folder;
-  const auto long_name_of = [&](const RunData& run) { return name_of(run) + " (" + shortened(folder_name(run), kLabelLength) + ")"; };
+  const auto long_name_of = [&](const RunData& run) {
+    return name_of(run) + " (" + shortened(folder_name(run), kLabelLength) + ")";
+  };
   for (const RunData& run : runs) ++names[name_of(run)], ++with_folder[long_name_of(run)];
   std::vector<View> views;
   for (const RunData& run : runs) {
@@ -107,13 +116,18 @@ std::vector<View> make_views(const std::vector<RunData>& runs) {
 }
 
 std::string section(const std::string& id, const std::string& title, const std::string& content) {
-  return content.empty() ? "" : "<section id=\"" + id + "\"><h2>" + escape(title) + "</h2>\n" + content + "</section>\n";
+  return content.empty() ? ""
+                         : "<section id=\"" + id + "\"><h2>" + escape(title) + "</h2>\n" + content + "</section>\n";
 }
 
-std::string grid(const std::string& figures) { return figures.empty() ? "" : "<div class=\"charts\">\n" + figures + "</div>\n"; }
+std::string grid(const std::string& figures) {
+  return figures.empty() ? "" : "<div class=\"charts\">\n" + figures + "</div>\n";
+}
 
-std::string details_table(const std::string& summary, const std::vector<std::string>& header, const std::vector<std::vector<std::string>>& rows) {
-  std::string out = "<details><summary>" + escape(summary) + "</summary><div class=\"scroll\" tabindex=\"0\"><table class=\"data\"><thead><tr>";
+std::string details_table(const std::string& summary, const std::vector<std::string>& header,
+                          const std::vector<std::vector<std::string>>& rows) {
+  std::string out = "<details><summary>" + escape(summary) +
+                    "</summary><div class=\"scroll\" tabindex=\"0\"><table class=\"data\"><thead><tr>";
   for (const std::string& cell : header) out += "<th scope=\"col\">" + escape(cell) + "</th>";
   out += "</tr></thead><tbody>\n";
   for (const auto& row : rows) {

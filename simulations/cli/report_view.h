@@ -57,7 +57,8 @@ std::string section(const std::string& id, const std::string& title, const std::
 /// <div class="charts">…</div>; "" when empty.
 std::string grid(const std::string& figures);
 /// A table behind <details>. Cells and titles are escaped here.
-std::string details_table(const std::string& summary, const std::vector<std::string>& header, const std::vector<std::vector<std::string>>& rows);
+std::string details_table(const std::string& summary, const std::vector<std::string>& header,
+                          const std::vector<std::vector<std::string>>& rows);
 
 extern const char* const kStyle;
 extern const char* const kScript;

@@ -137,18 +137,21 @@ std::vector<std::uint8_t> DataFile::exactly(std::uint64_t skip, std::uint64_t si
 }
 
 std::string DataFile::text() const {
+  const auto check_size = [&](std::uint64_t size) {
+    if (size <= limits::kDataTextBytes) return;
+    throw ConfigError(path_ + ": has more than " + std::to_string(limits::kDataTextBytes) +
+                      " bytes; split it or sample from it");
+  };
   std::string out;
   if (!compressed()) {
+    check_size(bytes_.size());
     out.assign(reinterpret_cast<const char*>(bytes_.data()), bytes_.size());
     return out;
   }
   Inflater inflater(path_, bytes_);
   std::vector<std::uint8_t> piece(std::size_t{1} << 20U);
   while (const std::size_t got = inflater.read(piece)) {
-    if (out.size() + got > limits::kDataFileBytes) {
-      throw ConfigError(path_ + ": inflates to more than the limit of " + std::to_string(limits::kDataFileBytes) +
-                        " bytes");
-    }
+    check_size(out.size() + got);
     out.append(reinterpret_cast<const char*>(piece.data()), got);
   }
   return out;

@@ -10,6 +10,7 @@ namespace fl {
 
 namespace limits {
 inline constexpr std::uint64_t kDataFileBytes = 16ULL << 30U;  ///< one data file, on disk and after inflating
+inline constexpr std::uint64_t kDataTextBytes = 4ULL << 30U;   ///< one CSV, JSON or record file after inflating
 inline constexpr std::int64_t kClasses = 1 << 20;              ///< classes of a data set
 }  // namespace limits
 
@@ -25,7 +26,7 @@ class DataFile {
   std::vector<std::uint8_t> prefix(std::size_t count) const;
   /// Bytes [skip, size) of a file that must have exactly `size` bytes; `layout` says in the error why so many.
   std::vector<std::uint8_t> exactly(std::uint64_t skip, std::uint64_t size, const std::string& layout) const;
-  /// The whole file.
+  /// The whole file, of at most kDataTextBytes.
   std::string text() const;
 
  private:

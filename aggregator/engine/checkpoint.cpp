@@ -1,0 +1,219 @@
+#include "aggregator/engine/checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "fl_core/base/error.h"
+#include "fl_core/base/file.h"
+#include "fl_core/base/sha256.h"
+#include "fl_core/wire/limits.h"
+
+namespace fl {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void fail(const std::string& doing, const fs::path& path, int error) {
+  std::string hint;
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume'";
+  if (error == EACCES || error == EROFS || error == EPERM) hint = "; choose a folder that you may write to (--output DIR)";
+  throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error) + hint);
+}
+
+/// The process that wrote its number into a lock file, as text.
+std::string holder_of(int lock) {
+  std::array<char, 16> text{};
+  const ssize_t size = ::pread(lock, text.data(), text.size(), 0);
+  std::string number(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+  const bool digits = !number.empty() && std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return digits ? "process " + number : "another process";
+}
+
+/// Without exceptions: what cannot be seen is reported by whoever opens it.
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+bool is_sha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+bool same_file(const fs::path& a, const fs::path& b) {
+  struct stat first {};
+  struct stat second {};
+  return ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const fs::path& path, RunFolderMode mode) : path_(path) {
+  const bool create = mode == RunFolderMode::create;
+  if (create) {
+    make_folder(path_);
+    // A lock file of an earlier attempt may be there; anything else must not be, and then we leave no lock behind.
+    if (!is_there(path_ / "lock")) check_unused();
+  } else if (!is_there(path_ / "journal.db")) {
+    throw ConfigError(path_.string() + " holds no run: it has no journal.db; expected the output folder of 'fl simulate'");
+  }
+  take_lock();
+  try {
+    if (create) {
+      check_unused();
+      make_folder(path_ / "blobs");
+    }
+    store_ = open_journal(path_ / "journal.db", create ? JournalMode::create : JournalMode::existing);
+    if (!create) recover();
+  } catch (...) {
+    ::close(lock_);
+    throw;
+  }
+}
+
+RunFolder::~RunFolder() { ::close(lock_); }
+
+std::string RunFolder::commit(CommittedRound round, const RoundReport& report, std::span<const std::byte> model,
+                              std::span<const std::byte> state) {
+  round.model_sha256 = write_blob(model);
+  stepped("model blob written");
+  round.state_sha256.reset();
+  if (!state.empty()) round.state_sha256 = write_blob(state);
+  stepped("state blob written");
+  store_->commit_round(round, report);
+  stepped("round committed");
+  publish_model(round.model_sha256);
+  stepped("model published");
+  remove_old_blobs();
+  stepped("old blobs removed");
+  return round.model_sha256;
+}
+
+void RunFolder::complete(const RoundReport& report) {
+  store_->complete_round(report);
+  stepped("report stored");
+  append_metrics(report);
+  stepped("metrics appended");
+}
+
+std::vector<std::byte> RunFolder::read_blob(const std::string& sha256) const {
+  if (!is_sha256(sha256)) throw ConfigError("the journal of " + path_.string() + " names no blob but '" + sha256 + "'; it is damaged");
+  const fs::path path = blob_path(sha256);
+  if (!is_there(path)) throw ConfigError(path.string() + " is missing; restore the run folder from a copy");
+  std::vector<std::byte> bytes = read_file(path, limits::kSafetensorsBytes);
+  const std::string actual = sha256_hex(bytes);
+  if (actual != sha256) {
+    throw ConfigError(path.string() + " is damaged: expected SHA-256 " + sha256 + ", got " + actual +
+                      "; restore the run folder from a copy");
+  }
+  return bytes;
+}
+
+void RunFolder::take_lock() {
+  const fs::path path = path_ / "lock";
+  lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) fail("create", path, errno);
+  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    const int error = errno;
+    const std::string holder = holder_of(lock_);
+    ::close(lock_);
+    if (error != EWOULDBLOCK) fail("lock", path, error);
+    throw ConfigError(path_.string() + " is in use by " + holder + "; wait for it, or choose another --output");
+  }
+  const std::string number = std::to_string(::getpid());
+  // Only a courtesy for the message above, so a full disk is reported where it matters.
+  if (::ftruncate(lock_, 0) == 0) [[maybe_unused]] const ssize_t written = ::pwrite(lock_, number.data(), number.size(), 0);
+}
+
+void RunFolder::check_unused() const {
+  if (is_there(path_ / "journal.db")) {
+    throw ConfigError(path_.string() + " already holds a run; go on with 'fl resume " + path_.string() +
+                      "' or choose another --output");
+  }
+  std::error_code error;
+  fs::directory_iterator entries(path_, error);
+  if (error) fail("read the folder", path_, error.value());
+  for (const fs::directory_entry& entry : entries) {
+    const std::string name = entry.path().filename().string();
+    if (name == "lock") continue;
+    throw ConfigError(path_.string() + " is not empty (it has '" + name + "'); choose another --output");
+  }
+}
+
+void RunFolder::recover() {
+  const std::optional<CommittedRound> last = store_->last_round();
+  if (!last) {
+    throw ConfigError("the run in " + path_.string() + " stopped before its first model was saved; remove the folder and start again");
+  }
+  read_blob(last->model_sha256);
+  publish_model(last->model_sha256);
+  remove_old_blobs();
+  std::string lines;
+  for (const RoundReport& report : store_->reports()) lines += to_json(report).dump() + "\n";
+  write_file_atomically(path_ / "metrics.jsonl", lines);
+}
+
+std::string RunFolder::write_blob(std::span<const std::byte> bytes) {
+  const std::string sha256 = sha256_hex(bytes);
+  const fs::path path = blob_path(sha256);
+  std::error_code absent;
+  if (fs::file_size(path, absent) != bytes.size() || absent) write_file_atomically(path, bytes);
+  return sha256;
+}
+
+void RunFolder::publish_model(const std::string& sha256) {
+  const fs::path blob = blob_path(sha256);
+  const fs::path model = path_ / "model.safetensors";
+  if (same_file(blob, model)) return;  // rename() of two links to one file would do nothing and leave both
+  const fs::path link = path_ / "model.safetensors.partial";
+  ::unlink(link.c_str());
+  if (::link(blob.c_str(), link.c_str()) != 0) {
+    write_file_atomically(model, read_blob(sha256));  // no hard links here
+    return;
+  }
+  if (::rename(link.c_str(), model.c_str()) != 0) fail("replace", model, errno);
+}
+
+void RunFolder::remove_old_blobs() {
+  std::set<std::string> keep;
+  for (const CommittedRound& round : store_->newest_rounds(2)) {
+    keep.insert(round.model_sha256);
+    if (round.state_sha256) keep.insert(*round.state_sha256);
+  }
+  std::error_code ignored;  // a blob too many does no harm
+  std::vector<fs::path> old;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path_ / "blobs", ignored)) {
+    if (keep.count(entry.path().filename().string()) == 0) old.push_back(entry.path());
+  }
+  for (const fs::path& path : old) fs::remove(path, ignored);
+}
+
+void RunFolder::append_metrics(const RoundReport& report) {
+  const fs::path path = path_ / "metrics.jsonl";
+  const std::string line = to_json(report).dump() + "\n";
+  const int file = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  if (file < 0) fail("open", path, errno);
+  int error = 0;
+  for (std::size_t done = 0; done < line.size() && error == 0;) {
+    const ssize_t put = ::write(file, line.data() + done, line.size() - done);
+    if (put >= 0) done += static_cast<std::size_t>(put);
+    else if (errno != EINTR) error = errno;
+  }
+  ::close(file);
+  if (error != 0) fail("write", path, error);
+}
+
+void RunFolder::stepped(const char* step) const {
+  if (watcher_) watcher_(step);
+}
+
+}  // namespace fl

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "aggregator/store/journal.h"
+#include "fl_core/round/types.h"
+
+namespace fl {
+
+enum class RunFolderMode : std::uint8_t {
+  create,  ///< for a new run
+  resume,  ///< for the run that is in it
+};
+
+/// The folder of one run, held by one process: `journal.db`, `blobs/<sha256>` (weights and server state by their hash),
+/// `model.safetensors` (the newest weights), `metrics.jsonl` (one completed round a line) and `lock`.
+///
+/// Crash anywhere: blobs are on disk before the journal names them, and one transaction makes a round the newest, so after
+/// kill -9 or a full disk at any instant the run is at version k or k + 1. `model.safetensors` and `metrics.jsonl` follow
+/// from the journal and are put right when the folder is opened again. The engine's thread alone calls it.
+class RunFolder {
+ public:
+  /// create: makes the folder. Throws ConfigError when it holds anything, IoError when it cannot be written.
+  /// resume: opens what create made. Throws ConfigError when it holds no run that got as far as its first model.
+  /// Both: ConfigError when another process works in it.
+  RunFolder(const std::filesystem::path& path, RunFolderMode mode);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  Store& store() { return *store_; }
+
+  /// Makes a round durable: blobs, then the journal, then model.safetensors; removes blobs that neither this round nor the
+  /// one before needs. `model` is the safetensors file of the weights, `state` that of the server state (empty for none);
+  /// the hashes in `round` are filled in here. Returns the model's SHA-256. After an IoError the round before is intact.
+  std::string commit(CommittedRound round, const RoundReport& report, std::span<const std::byte> model,
+                     std::span<const std::byte> state);
+  /// Stores the final report and appends it to metrics.jsonl.
+  void complete(const RoundReport& report);
+
+  /// A blob's bytes. Throws ConfigError naming the file when it is missing or its hash is another.
+  std::vector<std::byte> read_blob(const std::string& sha256) const;
+
+  /// Called after every step of commit() and complete() with the step's name: tests crash there.
+  using StepWatcher = std::function<void(const std::string&)>;
+  void watch_steps(StepWatcher watcher) { watcher_ = std::move(watcher); }
+
+ private:
+  void take_lock();
+  void check_unused() const;
+  void recover();
+  std::string write_blob(std::span<const std::byte> bytes);
+  void publish_model(const std::string& sha256);
+  void remove_old_blobs();
+  void append_metrics(const RoundReport& report);
+  void stepped(const char* step) const;
+  std::filesystem::path blob_path(const std::string& sha256) const { return path_ / "blobs" / sha256; }
+
+  std::filesystem::path path_;
+  int lock_ = -1;
+  std::unique_ptr<Store> store_;
+  StepWatcher watcher_;
+};
+
+}  // namespace fl

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "aggregator/engine/checkpoint.h"
+#include "aggregator/engine/round_engine.h"
+#include "aggregator/observer/observer.h"
+#include "fl_core/ml/model.h"
+
+namespace fl {
+
+/// What a whole run needs. Everything is borrowed and outlives the federation.
+struct FederationParts {
+  const Experiment& experiment;
+  RunFolder& folder;
+  RoundEngine& engine;
+  Strategy& strategy;
+  std::function<Evaluation(const ParameterVector&)> evaluate;   ///< on the test set
+  std::function<void(const RoundReport&)> on_round;             ///< after each completed round; may be empty
+  std::function<void(Seconds)> set_clock;                       ///< a resumed run's virtual time; may be empty
+  std::function<bool()> should_stop;                            ///< checked between rounds; may be empty
+};
+
+/// Sums over all completed rounds of a run.
+struct FederationTotals {
+  bool stopped_early = false;
+  std::uint32_t rounds = 0;
+  std::uint64_t client_rounds = 0;  ///< accepted updates
+  std::int64_t examples = 0;
+  std::uint64_t bytes_down = 0;
+  std::uint64_t bytes_up = 0;
+  double seconds_training = 0;      ///< wall, rounds without evaluation
+  double seconds_evaluation = 0;
+  std::optional<double> accuracy;   ///< of the last evaluation
+  std::optional<double> loss;
+  std::string model_sha256;
+};
+
+/// A run from its first round to its last: rounds, checkpoints, evaluation, observers. The same object starts a run and goes
+/// on with one; what it does next depends on the journal alone.
+class Federation {
+ public:
+  /// `initial` is the model of round 0; a run that is gone on with replaces it by its newest checkpoint.
+  Federation(FederationParts parts, ParameterVector initial);
+
+  /// Runs what is left. Throws Interrupted, TrainingError (too many abandoned rounds in a row), IoError; what was committed
+  /// before is safe, and totals() counts it.
+  void run();
+  const FederationTotals& totals() const { return totals_; }
+
+ private:
+  void restore();
+  void commit(const RoundReport& report);
+  void complete(RoundReport report);
+  Verdict observe(const RoundReport& report);
+  void give_up_if_stuck(const RoundReport& report);
+
+  FederationParts parts_;
+  ParameterVector global_;
+  CommittedRound last_;
+  std::vector<std::unique_ptr<Observer>> observers_;
+  std::int64_t abandoned_in_a_row_ = 0;
+  FederationTotals totals_;
+};
+
+}  // namespace fl

@@ -1,0 +1,62 @@
+#include "fl_core/ml/torch_runtime.h"
+
+#include <dlfcn.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+namespace fl {
+namespace {
+
+/// OpenBLAS may be bound to libblas.so at run time (Debian's alternatives), so nothing here links against it.
+template <class Function>
+Function find_function(const char* name) {
+  return reinterpret_cast<Function>(::dlsym(RTLD_DEFAULT, name));
+}
+
+std::string blas_library() {
+  if (at::hasMKL()) return "Intel MKL";
+  if (auto* config = find_function<char* (*)()>("openblas_get_config")) return config();
+  void* const sgemm = ::dlsym(RTLD_DEFAULT, "sgemm_");
+  Dl_info info{};
+  if (sgemm != nullptr && ::dladdr(sgemm, &info) != 0 && info.dli_fname != nullptr) {
+    return "unknown BLAS in " + std::filesystem::path(info.dli_fname).filename().string();
+  }
+  return "unknown BLAS";
+}
+
+}  // namespace
+
+void limit_threads_of_this_worker() {
+  at::set_num_threads(1);
+  if (auto* set_threads = find_function<void (*)(int)>("openblas_set_num_threads")) set_threads(1);
+}
+
+int intra_op_threads() { return at::get_num_threads(); }
+
+std::string torch_version() { return TORCH_VERSION; }
+
+BlasSpeed measure_blas() {
+  using Clock = std::chrono::steady_clock;
+  limit_threads_of_this_worker();
+  const at::NoGradGuard no_grad;
+  constexpr std::int64_t kSize = 512;
+  constexpr double kFlops = 2.0 * kSize * kSize * kSize;
+  const torch::Tensor a = torch::ones({kSize, kSize});
+  const torch::Tensor b = torch::ones({kSize, kSize});
+  torch::Tensor c = torch::empty({kSize, kSize});
+  BlasSpeed speed;
+  speed.library = blas_library();
+  const Clock::time_point end = Clock::now() + std::chrono::milliseconds(200);
+  do {
+    const Clock::time_point start = Clock::now();
+    at::mm_out(c, a, b);
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    speed.gflops = std::max(speed.gflops, kFlops / seconds * 1e-9);
+  } while (Clock::now() < end);
+  return speed;
+}
+
+}  // namespace fl

@@ -1,0 +1,161 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "client/batches.h"
+#include "client/session.h"
+#include "client/trainer/trainer.h"
+#include "fl_core/codec/codec.h"
+#include "fl_core/config/json_reader.h"
+#include "fl_core/ml/torch_runtime.h"
+#include "simulations/cli/command.h"
+#include "simulations/cli/terminal.h"
+#include "simulations/simulation.h"
+
+namespace fl::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kMeasureSeconds = 1.0;
+constexpr std::size_t kSizesLookedAt = 1000;
+constexpr std::size_t kEvaluationExamples = 1000;
+/// Program, LibTorch and its libraries before the first model (measured with LibTorch 1.13: 165 MB).
+constexpr double kProgramBytes = 165e6;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct Speed {
+  double training_examples_per_s = 0;    ///< one worker
+  double evaluation_examples_per_s = 0;  ///< one worker
+};
+
+/// Trains client 0 over and over for about a second, and evaluates for a part of one.
+Speed measure(const Prepared& prepared) {
+  limit_threads_of_this_worker();
+  const Experiment& e = prepared.experiment;
+  const auto model = prepared.model->make(static_cast<std::uint64_t>(e.seed));
+  const auto trainer = trainers().create(e.trainer, "trainer");
+  const std::vector<float> global(model->weights().begin(), model->weights().end());
+  auto shard = prepared.partition->shard(0);
+  // A few batches are enough, however large the client is.
+  const auto few = static_cast<std::size_t>(trainer->batch_size()) * 20;
+  if (shard.size() > few) shard.resize(few);
+  std::int64_t examples = 0;
+  const auto train = [&] {
+    std::copy(global.begin(), global.end(), model->weights().begin());
+    const TrainingJob job{*model, global, *prepared.data.train, shard, static_cast<std::uint64_t>(e.seed), 1, 0, stop_requested};
+    examples += trainer->fit(job).metrics.examples;
+  };
+  train();
+  examples = 0;
+  Speed speed;
+  auto start = Clock::now();
+  do train();
+  while (seconds_since(start) < kMeasureSeconds);
+  speed.training_examples_per_s = static_cast<double>(examples) / seconds_since(start);
+
+  std::vector<std::uint32_t> test(std::min(kEvaluationExamples, prepared.data.test->size()));
+  std::iota(test.begin(), test.end(), 0U);
+  start = Clock::now();
+  evaluate_examples(*model, *prepared.data.test, test, kEvaluationBatch);
+  speed.evaluation_examples_per_s = static_cast<double>(test.size()) / seconds_since(start);
+  return speed;
+}
+
+nlohmann::json plan(const Prepared& prepared, std::size_t workers) {
+  const Experiment& e = prepared.experiment;
+  const ModelCost cost = prepared.model->cost();
+  const auto trainer = trainers().create(e.trainer, "trainer");
+  const auto codec = codecs().create(e.codec, "codec");
+  const Speed speed = measure(prepared);
+  const auto floats = static_cast<double>(prepared.model->make(0)->layout()->size());
+
+  // Mean work of a client, over all clients or a spread sample of them.
+  const std::uint64_t clients = prepared.partition->clients();
+  const std::uint64_t stride = std::max<std::uint64_t>(1, clients / kSizesLookedAt);
+  double examples = 0;
+  double looked_at = 0;
+  for (std::uint64_t client = 0; client < clients; client += stride, ++looked_at) {
+    examples += static_cast<double>(trainer->examples_for(training_size(prepared.partition->shard_size(client), e.evaluation.client_holdout)));
+  }
+  const double selected = std::min(static_cast<double>(e.round.selected()), static_cast<double>(clients));
+  const double round_examples = examples / looked_at * selected;
+  const auto rounds = static_cast<double>(e.rounds);
+  const double evaluations = e.evaluation.every == 0 ? 1 : std::ceil(rounds / static_cast<double>(e.evaluation.every));
+  const auto busy = static_cast<double>(std::min<std::uint64_t>(workers, static_cast<std::uint64_t>(selected)));
+  const double training_s = rounds * round_examples / speed.training_examples_per_s / std::max(1.0, busy);
+  const double evaluation_s = evaluations * static_cast<double>(prepared.data.test->size()) / speed.evaluation_examples_per_s / static_cast<double>(workers);
+  const double batch = static_cast<double>(std::max<std::int64_t>(trainer->batch_size(), static_cast<std::int64_t>(kEvaluationBatch)));
+  const double worker_bytes = floats * 4 * 5 + static_cast<double>(cost.activation_bytes) * batch;
+  const auto data_bytes = static_cast<double>(prepared.data.train->memory_bytes() + prepared.data.test->memory_bytes());
+  return {{"parameters", cost.parameters},
+          {"forward_flops_per_example", cost.forward_flops},
+          {"training_flops_per_example", cost.training_flops},
+          {"training_flops", rounds * round_examples * static_cast<double>(cost.training_flops)},
+          {"clients", clients},
+          {"workers", workers},
+          {"examples_per_round", round_examples},
+          {"bytes_down_per_round", selected * floats * 4},
+          {"bytes_up_per_round", selected * static_cast<double>(codec->max_bytes(static_cast<std::size_t>(floats)))},
+          {"memory_bytes", kProgramBytes + data_bytes + static_cast<double>(workers) * worker_bytes + floats * 4 * 8},
+          {"data_bytes", data_bytes},
+          {"worker_bytes", worker_bytes},
+          {"training_examples_per_s_per_worker", speed.training_examples_per_s},
+          {"evaluation_examples_per_s_per_worker", speed.evaluation_examples_per_s},
+          {"training_seconds", training_s},
+          {"evaluation_seconds", evaluation_s},
+          {"seconds", training_s + evaluation_s}};
+}
+
+void print_plan(const nlohmann::json& p, std::int64_t rounds) {
+  const auto number = [&](const char* key) { return p.at(key).get<double>(); };
+  const auto line = [](const char* what, const std::string& value) { std::printf("%-22s %s\n", what, value.c_str()); };
+  line("parameters", human_count(p.at("parameters").get<std::int64_t>()));
+  line("FLOPs per example", human_count(p.at("forward_flops_per_example").get<std::int64_t>()) + " forward, " +
+                                human_count(p.at("training_flops_per_example").get<std::int64_t>()) + " training");
+  line("clients", human_count(p.at("clients").get<std::int64_t>()));
+  line("examples a round", human_count(static_cast<std::int64_t>(number("examples_per_round"))));
+  line("traffic a round", human_bytes(number("bytes_down_per_round")) + " down, " + human_bytes(number("bytes_up_per_round")) + " up");
+  line("memory", human_bytes(number("memory_bytes")) + " (data " + human_bytes(number("data_bytes")) + ", each of " +
+                     p.at("workers").dump() + " workers " + human_bytes(number("worker_bytes")) + ")");
+  line("measured, per worker", human_count(static_cast<std::int64_t>(number("training_examples_per_s_per_worker"))) + " training examples/s, " +
+                                   human_count(static_cast<std::int64_t>(number("evaluation_examples_per_s_per_worker"))) + " evaluated/s");
+  line("time", human_seconds(number("seconds")) + " for " + human_count(rounds) + " rounds (training " + human_seconds(number("training_seconds")) +
+                   ", evaluation " + human_seconds(number("evaluation_seconds")) + ")");
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("plan", "What an experiment will cost, from a measurement of about a second");
+  struct Arguments {
+    std::string file;
+    std::vector<std::string> settings;
+    std::size_t workers = 0;
+    bool json = false;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("FILE", arguments->file, "Experiment in JSON")->required();
+  command->add_option("--set", arguments->settings, "Changes one key: --set trainer.epochs=5")->type_name("PATH=VALUE");
+  command->add_option("--workers", arguments->workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
+  command->add_flag("--json", arguments->json, "One JSON object");
+  command->callback([arguments, &action] {
+    action = [arguments] {
+      watch_signals();
+      const Prepared prepared = prepare(load_experiment(arguments->file, arguments->settings));
+      const nlohmann::json costs = plan(prepared, arguments->workers == 0 ? available_cores() : arguments->workers);
+      if (arguments->json) {
+        std::printf("%s\n", costs.dump().c_str());
+      } else {
+        print_plan(costs, prepared.experiment.rounds);
+      }
+      return ExitCode::ok;
+    };
+  });
+}
+
+}  // namespace fl::cli
