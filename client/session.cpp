@@ -42,7 +42,6 @@ ClientSession::ClientSession(const ClientKit& kit, ClientId client, std::vector<
 }
 
 std::optional<Message> ClientSession::handle(const Message& message, const std::function<bool()>& should_stop) {
-  if (message.type() != MessageType::task) throw ProtocolError("a client only takes tasks");
   const Task task = parse_task(message, *kit_.model.layout());
   return task.kind == TaskKind::train ? train(task, should_stop) : evaluate(task);
 }

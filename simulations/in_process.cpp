@@ -43,8 +43,12 @@ void InProcess::send(ClientId client, const Message& message) {
   job.withdrawn = std::make_shared<std::atomic<bool>>(false);
   const std::size_t shard = training_size(parts_.partition.shard_size(client), parts_.experiment.evaluation.client_holdout);
   const std::size_t floats = message.body().size() / sizeof(float);
-  const auto behaviour = devices_.behaviour(client, message.round(), planner_->examples_for(shard), message.size_bytes(),
-                                            parts_.codec.max_bytes(floats));
+  // Measuring is not part of the federation's time: with or without it, rounds begin and end at the same instants.
+  DeviceBehaviour behaviour;
+  if (message.type() == MessageType::train) {
+    behaviour = devices_.behaviour(client, message.round(), planner_->examples_for(shard), message.size_bytes(),
+                                   parts_.codec.max_bytes(floats));
+  }
   job.leaves = behaviour.leaves;
   if (job.leaves) job.state = State::done;
   {

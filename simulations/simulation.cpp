@@ -28,7 +28,8 @@ class Simulation {
   Simulation(const Prepared& prepared, const SimulationOptions& options)
       : prepared_(prepared),
         options_(options),
-        folder_(options.folder, options.resume ? RunFolderMode::resume : RunFolderMode::create),
+        folder_(options.folder, options.resume ? RunFolderMode::resume : RunFolderMode::create,
+                to_json(prepared.experiment).dump(2) + "\n"),
         codec_(codecs().create(experiment().codec, "codec")),
         sampler_(samplers().create(experiment().sampler, "sampler")),
         initial_(prepared.model->make(seed_of(experiment()))),
@@ -85,7 +86,6 @@ class Simulation {
     }
     if (!known) folder_.store().set_meta("data_sha256", data);
     if (options_.versions != nullptr) folder_.store().set_meta("versions", options_.versions->dump());
-    write_file_atomically(folder_.path() / "experiment.json", to_json(experiment()).dump(2) + "\n");
     write_file_atomically(folder_.path() / "partition.json", describe_partition(*prepared_.partition, *prepared_.data.train, kClientsInReport).dump() + "\n");
   }
 

@@ -56,7 +56,7 @@ condense() {
   local line tenth last=-1
   while IFS= read -r line || [[ -n $line ]]; do
     # "[12/97] Building …" of ninja and " 12/812 Test #12: … Passed" of ctest; 10# because 08 would be octal.
-    if [[ $line =~ ^\ *\[?\ *([0-9]{1,6})/([0-9]{1,6})(\]|\ Test\ ) && $line != *'***'* ]]; then
+    if [[ $line =~ ^\ *\[?\ *([0-9]{1,6})/([0-9]{1,6})(\]|\ Test\ +#) && $line != *'***'* ]]; then
       tenth=$((10 * 10#${BASH_REMATCH[1]} / (10#${BASH_REMATCH[2]} + 1)))
       if ((tenth == last)); then continue; fi
       last=$tenth
@@ -98,7 +98,7 @@ configure() {
 build_target() {
   local start=$SECONDS
   local -a command=(cmake --build "$build" -j "$(jobs)" --target "$@")
-  say "building $* (from nothing about ten minutes on two cores)"
+  say "building $* (the first time takes about ten minutes on two cores)"
   if [[ -t 1 ]]; then "${command[@]}" < /dev/null; else "${command[@]}" < /dev/null 2>&1 | condense; fi
   say "built in $(minutes $((SECONDS - start)))"
 }

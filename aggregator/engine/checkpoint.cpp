@@ -57,22 +57,23 @@ bool same_file(const fs::path& a, const fs::path& b) {
 
 }  // namespace
 
-RunFolder::RunFolder(const fs::path& path, RunFolderMode mode) : path_(path) {
+RunFolder::RunFolder(const fs::path& path, RunFolderMode mode, const std::string& experiment) : path_(path) {
   const bool create = mode == RunFolderMode::create;
   if (create) {
     make_folder(path_);
     // A lock file of an earlier attempt may be there; anything else must not be, and then we leave no lock behind.
     if (!is_there(path_ / "lock")) check_unused();
-  } else if (!is_there(path_ / "journal.db")) {
-    throw ConfigError(path_.string() + " holds no run: it has no journal.db; expected the output folder of 'fl simulate'");
+  } else if (!is_there(path_ / "experiment.json") && !is_there(path_ / "journal.db")) {
+    throw ConfigError(path_.string() + " holds no run: it has no experiment.json; expected the output folder of 'fl simulate'");
   }
   take_lock();
   try {
     if (create) {
       check_unused();
-      make_folder(path_ / "blobs");
+      if (!experiment.empty()) write_file_atomically(path_ / "experiment.json", experiment);
     }
-    store_ = open_journal(path_ / "journal.db", create ? JournalMode::create : JournalMode::existing);
+    make_folder(path_ / "blobs");
+    store_ = open_journal(path_ / "journal.db", create ? JournalMode::create : JournalMode::recover);
     if (!create) recover();
   } catch (...) {
     ::close(lock_);
@@ -135,7 +136,7 @@ void RunFolder::take_lock() {
 }
 
 void RunFolder::check_unused() const {
-  if (is_there(path_ / "journal.db")) {
+  if (is_there(path_ / "journal.db") || is_there(path_ / "experiment.json")) {
     throw ConfigError(path_.string() + " already holds a run; go on with 'fl resume " + path_.string() +
                       "' or choose another --output");
   }
@@ -144,16 +145,14 @@ void RunFolder::check_unused() const {
   if (error) fail("read the folder", path_, error.value());
   for (const fs::directory_entry& entry : entries) {
     const std::string name = entry.path().filename().string();
-    if (name == "lock") continue;
+    if (name == "lock" || name == "experiment.json.partial") continue;  // of an attempt that died at once
     throw ConfigError(path_.string() + " is not empty (it has '" + name + "'); choose another --output");
   }
 }
 
 void RunFolder::recover() {
   const std::optional<CommittedRound> last = store_->last_round();
-  if (!last) {
-    throw ConfigError("the run in " + path_.string() + " stopped before its first model was saved; remove the folder and start again");
-  }
+  if (!last) return;  // it died before its first model was saved: there is nothing to put right
   read_blob(last->model_sha256);
   publish_model(last->model_sha256);
   remove_old_blobs();

@@ -18,7 +18,7 @@ enum class RunFolderMode : std::uint8_t {
   resume,  ///< for the run that is in it
 };
 
-/// The folder of one run, held by one process: `journal.db`, `blobs/<sha256>` (weights and server state by their hash),
+/// The folder of one run, held by one process: `experiment.json`, `journal.db`, `blobs/<sha256>` (weights and server state by their hash),
 /// `model.safetensors` (the newest weights), `metrics.jsonl` (one completed round a line) and `lock`.
 ///
 /// Crash anywhere: blobs are on disk before the journal names them, and one transaction makes a round the newest, so after
@@ -26,10 +26,11 @@ enum class RunFolderMode : std::uint8_t {
 /// from the journal and are put right when the folder is opened again. The engine's thread alone calls it.
 class RunFolder {
  public:
-  /// create: makes the folder. Throws ConfigError when it holds anything, IoError when it cannot be written.
-  /// resume: opens what create made. Throws ConfigError when it holds no run that got as far as its first model.
+  /// create: makes the folder and puts `experiment` into experiment.json before anything else, so that a run that dies
+  /// right away can be gone on with. Throws ConfigError when the folder holds anything, IoError when it cannot be written.
+  /// resume: opens what create made, as far as create had come. Throws ConfigError when the folder holds no run.
   /// Both: ConfigError when another process works in it.
-  RunFolder(const std::filesystem::path& path, RunFolderMode mode);
+  RunFolder(const std::filesystem::path& path, RunFolderMode mode, const std::string& experiment = "");
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;

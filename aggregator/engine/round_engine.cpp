@@ -16,10 +16,12 @@ std::size_t position_of(const std::vector<ClientId>& cohort, ClientId client) {
 
 }  // namespace
 
-/// Sums over the accepted updates of a round.
+/// Sums over the accepted updates of a round. Losses are what peers say: 128 bits hold any number of 64-bit claims.
 struct RoundEngine::Progress {
+  __extension__ using Wide = __int128;
   std::uint64_t accepted = 0;
-  ClientMetrics metrics;
+  std::int64_t examples = 0;  ///< each claim is at most limits::kClientExamples
+  Wide loss_units = 0;
 };
 
 RoundEngine::RoundEngine(RoundParts parts) : parts_(std::move(parts)), decoded_(parts_.layout->size()) {}
@@ -82,10 +84,10 @@ void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std:
     report.cohort[place].outcome = judge(*arrival, version, progress, report);
   }
   parts_.transport.close_round(round);
-  report.examples = progress.metrics.examples;
-  if (progress.metrics.examples > 0) {
+  report.examples = progress.examples;
+  if (progress.examples > 0) {
     report.training_loss =
-        static_cast<double>(progress.metrics.loss_units) * kLossUnit / static_cast<double>(progress.metrics.examples);
+        static_cast<double>(progress.loss_units) * kLossUnit / static_cast<double>(progress.examples);
   }
 }
 
@@ -123,8 +125,8 @@ Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Pr
       break;
   }
   ++progress.accepted;
-  progress.metrics.examples += header.metrics.examples;
-  progress.metrics.loss_units += header.metrics.loss_units;
+  progress.examples += header.metrics.examples;
+  progress.loss_units += header.metrics.loss_units;
   report.steps += header.steps;
   return Outcome::accepted;
 }

@@ -206,18 +206,17 @@ std::unique_ptr<Database> open_database(const std::filesystem::path& path, Journ
   if (mode == JournalMode::existing && !std::filesystem::exists(path, unseen) && !unseen) {
     throw ConfigError(path.string() + ": no such file; expected the journal of a run");
   }
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE | (mode == JournalMode::create ? SQLITE_OPEN_CREATE : 0);
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE | (mode == JournalMode::existing ? 0 : SQLITE_OPEN_CREATE);
   auto database = std::make_unique<Database>(path, flags);
   sqlite3_busy_timeout(database->handle(), kBusyTimeoutMs);
-  if (mode == JournalMode::existing) check_schema(*database);
+  const bool empty = mode != JournalMode::existing && pragma(*database, "SELECT count(*) FROM sqlite_schema") == 0;
+  if (mode == JournalMode::create && !empty) {
+    throw ConfigError(path.string() + " exists; go on with 'fl resume' or choose another --output");
+  }
+  if (!empty) check_schema(*database);
   // Where the file system cannot share memory SQLite keeps its rollback journal, which is as safe.
   database->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", "open");
-  if (mode == JournalMode::create) {
-    if (pragma(*database, "SELECT count(*) FROM sqlite_schema") != 0) {
-      throw ConfigError(path.string() + " exists; go on with 'fl resume' or choose another --output");
-    }
-    create_schema(*database);
-  }
+  if (empty) create_schema(*database);
   return database;
 }
 

@@ -49,7 +49,11 @@ class Store {
   virtual std::vector<RoundReport> reports() = 0;
 };
 
-enum class JournalMode : std::uint8_t { create, existing };
+enum class JournalMode : std::uint8_t {
+  create,    ///< a new file
+  existing,  ///< a file that create made
+  recover,   ///< either: a run that died before its journal was made begins it now
+};
 
 /// A Store in one SQLite file (write-ahead log, synchronous=FULL). `existing` refuses a file that is no journal, is damaged,
 /// or was written by a newer Tributary.

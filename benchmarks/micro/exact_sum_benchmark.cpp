@@ -19,8 +19,7 @@ using Clock = std::chrono::steady_clock;
 /// STREAM's triad (McCalpin 1995): a = b + s·c over doubles. STREAM counts three arrays, not the read before a write.
 struct TriadArrays {
   /// About as many bytes as `parameters` of an ExactSum (20 each), so that both meet the same caches.
-  explicit TriadArrays(std::size_t parameters)
-      : a(parameters * 20 / 24 / 2 * 2 + 2), b(a.size()), c(a.size()) {
+  explicit TriadArrays(std::size_t parameters) : a(parameters * 20 / 24 / 2 * 2 + 2), b(a.size()), c(a.size()) {
     std::fill(b.span().begin(), b.span().end(), 1.0);
     std::fill(c.span().begin(), c.span().end(), 2.0);
   }
@@ -80,8 +79,8 @@ void TriadStreaming(benchmark::State& state) {
   state.SetBytesProcessed(static_cast<std::int64_t>(arrays.bytes()) * state.iterations());
 }
 
-/// 20 bytes a parameter: the delta read (4), the sum read and written (8 + 8). `of_triad` is the best rate of the add over
-/// that of the faster triad, all measured here, one right after the other, on arrays of the same bytes.
+/// 20 bytes a parameter: the delta read (4), the sum read and written (8 + 8). `of_triad` is the best rate of the add
+/// over that of the faster triad, all measured here, one right after the other, on arrays of the same bytes.
 void ExactSumAdd(benchmark::State& state) {
   const auto size = static_cast<std::size_t>(state.range(0));
   const double bytes = 20.0 * static_cast<double>(size);

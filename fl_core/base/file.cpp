@@ -13,9 +13,13 @@
 namespace fl {
 namespace {
 
+[[noreturn]] void fail_reading(const std::string& doing, const std::filesystem::path& path, int error) {
+  throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error));
+}
+
 [[noreturn]] void fail(const std::string& doing, const std::filesystem::path& path, int error) {
   std::string hint;
-  if (error == ENOSPC || error == EDQUOT) hint = "; free some space, then go on with 'fl resume'";
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume'";
   if (error == EACCES || error == EROFS || error == EPERM) hint = "; choose a folder that you may write to (--output DIR)";
   throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error) + hint);
 }
@@ -39,10 +43,10 @@ class Descriptor {
 template <class Container>
 Container read_into(const std::filesystem::path& path, std::uint64_t limit_bytes) {
   Descriptor file(path, O_RDONLY);
-  if (file.get() < 0) fail("open", path, errno);
+  if (file.get() < 0) fail_reading("open", path, errno);
   struct stat info {};
-  if (::fstat(file.get(), &info) != 0) fail("inspect", path, errno);
-  if (S_ISDIR(info.st_mode)) fail("read", path, EISDIR);
+  if (::fstat(file.get(), &info) != 0) fail_reading("inspect", path, errno);
+  if (S_ISDIR(info.st_mode)) fail_reading("read", path, EISDIR);
   if (static_cast<std::uint64_t>(info.st_size) > limit_bytes) {
     throw IoError("cannot read " + path.string() + ": it has " + std::to_string(info.st_size) +
                   " bytes, the limit is " + std::to_string(limit_bytes));
@@ -52,7 +56,7 @@ Container read_into(const std::filesystem::path& path, std::uint64_t limit_bytes
   while (done < contents.size()) {
     const ssize_t got = ::read(file.get(), contents.data() + done, contents.size() - done);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail("read", path, errno);
+    if (got < 0) fail_reading("read", path, errno);
     if (got == 0) throw IoError("cannot read " + path.string() + ": it became shorter while being read");
     done += static_cast<std::size_t>(got);
   }

@@ -30,11 +30,12 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
+/// "line:column" of the `byte`-th byte, counted from 1 as nlohmann::json does.
 std::string position(const std::string& text, std::size_t byte) {
-  const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(byte, text.size()));
-  const auto line = std::count(text.begin(), end, '\n') + 1;
-  const auto last_newline = text.rfind('\n', byte == 0 ? 0 : byte - 1);
-  const auto column = last_newline == std::string::npos || last_newline >= byte ? byte : byte - last_newline - 1;
+  const std::size_t index = std::min(byte == 0 ? 0 : byte - 1, text.size());
+  const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(index), '\n') + 1;
+  const auto last_newline = index == 0 ? std::string::npos : text.rfind('\n', index - 1);
+  const std::size_t column = last_newline == std::string::npos ? index + 1 : index - last_newline;
   return std::to_string(line) + ":" + std::to_string(column);
 }
 
@@ -43,7 +44,10 @@ std::string position(const std::string& text, std::size_t byte) {
 json parse_json(const std::string& text, const std::string& source) {
   std::vector<std::set<std::string>> keys;
   const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kDepthLimit) throw ConfigError(source + ": nested deeper than " + std::to_string(kDepthLimit) + " levels");
+    const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
+    if (opens && depth >= kDepthLimit) {
+      throw ConfigError(source + ": nested deeper than " + std::to_string(kDepthLimit) + " levels");
+    }
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
@@ -59,6 +63,9 @@ json parse_json(const std::string& text, const std::string& source) {
     const auto start = colon == std::string::npos ? std::string::npos : reason.find(": ", colon);
     if (start != std::string::npos) reason = reason.substr(start + 2);
     throw ConfigError(source + ":" + position(text, error.byte) + ": not valid JSON: " + reason);
+  } catch (const json::out_of_range&) {
+    // The only one that parsing throws: a number beyond double, such as 1e999.
+    throw ConfigError(source + ": a number is too large; expected one below 1.8e308");
   }
 }
 
@@ -76,8 +83,7 @@ void apply_setting(json& document, const std::string& setting) {
   }
   const std::string path = setting.substr(0, equals);
   const std::string text = setting.substr(equals + 1);
-  json value = json::parse(text, nullptr, false);
-  if (value.is_discarded()) value = text;
+  json value = json::accept(text) ? parse_json(text, "--set " + setting) : json(text);
 
   json* place = &document;
   std::size_t start = 0;

@@ -52,7 +52,7 @@ struct DataSplits {
 class DataSource {
  public:
   virtual ~DataSource() = default;
-  /// `seed` matters to synthetic data only. Throws ConfigError naming the file, what was found and what was expected.
+  /// `seed` matters where examples are drawn or held out at random (synthetic, csv with test_fraction). Throws ConfigError naming the file, what was found and what was expected.
   virtual DataSplits load(std::uint64_t seed) const = 0;
   /// The files that load() reads, for `fl doctor` and error hints. Empty for synthetic data.
   virtual std::vector<std::string> files() const { return {}; }

@@ -45,8 +45,8 @@ struct AdaptiveOptions {
 ///   g = gradient + weight_decay·w ;  m = beta1·m + (1 - beta1)·g ;  v = rule(v, g²)
 ///   w -= rate / (1 - beta1^t) · m / (√v / √(1 - beta2^t) + epsilon)     (both divisors 1 without bias correction)
 /// in float, as torch::optim does. Without bias correction and with the gradient -Δ it is the server step of FedOpt
-/// (Reddi et al. 2021, Algorithm 2). `Rule` has `Rule(const AdaptiveOptions&)` and `float operator()(float v, float g2) const`.
-/// With beta1 = 0 the first moment is the gradient and is not stored.
+/// (Reddi et al. 2021, Algorithm 2). `Rule` has `Rule(const AdaptiveOptions&)` and `float operator()(float v, float g2)
+/// const`. With beta1 = 0 the first moment is the gradient and is not stored.
 template <class Rule>
 class AdaptiveOptimizer : public Optimizer {
  public:
@@ -66,7 +66,8 @@ class AdaptiveOptimizer : public Optimizer {
       scales.root = static_cast<float>(std::sqrt(1 - std::pow(options_.beta2, t)));
     }
     if (options_.beta1 == 0) {
-      move(scales, weights.data(), gradient.data(), second_.data(), weights.size(), [](std::size_t, float g) { return g; });
+      move(scales, weights.data(), gradient.data(), second_.data(), weights.size(),
+           [](std::size_t, float g) { return g; });
     } else {
       const auto keep = static_cast<float>(options_.beta1);
       const auto take = static_cast<float>(1 - options_.beta1);
@@ -104,8 +105,8 @@ class AdaptiveOptimizer : public Optimizer {
 
   /// `__restrict`: the four arrays never overlap, which lets the compiler use vectors.
   template <class FirstMoment>
-  void move(const Scales scales, float* __restrict w, const float* __restrict gradient, float* __restrict v, std::size_t n,
-            FirstMoment first_moment) const {
+  void move(const Scales scales, float* __restrict w, const float* __restrict gradient, float* __restrict v,
+            std::size_t n, FirstMoment first_moment) const {
     const Rule rule = rule_;
     for (std::size_t i = 0; i < n; ++i) {
       const float g = gradient[i] + scales.weight_decay * w[i];

@@ -182,19 +182,18 @@ std::string cleaned(const std::string& text, std::size_t limit_bytes) {
 
 Message encode_task(const Task& task) {
   const json header = {{"round", task.round},
-                       {"kind", static_cast<std::uint8_t>(task.kind)},
                        {"model_version", task.model_version},
                        {"fingerprint", task.fingerprint}};
-  return Message(MessageType::task, task.round, encode_header(header), task.weights);
+  const auto type = task.kind == TaskKind::train ? MessageType::train : MessageType::evaluate;
+  return Message(type, task.round, encode_header(header), task.weights);
 }
 
 Task parse_task(const Message& message, const Layout& layout) {
-  HeaderReader header(message, MessageType::task, "task");
+  const bool evaluate = message.type() == MessageType::evaluate;
+  HeaderReader header(message, evaluate ? MessageType::evaluate : MessageType::train, "task");
   Task task;
+  task.kind = evaluate ? TaskKind::evaluate : TaskKind::train;
   task.round = message.round();
-  std::uint8_t kind = 0;
-  header.integer<std::uint8_t>("kind", kind, 0, static_cast<std::uint8_t>(TaskKind::evaluate));
-  task.kind = static_cast<TaskKind>(kind);
   header.integer("model_version", task.model_version);
   header.integer("fingerprint", task.fingerprint);
   header.finish();

@@ -13,9 +13,10 @@ namespace fl {
 
 /// Numbers on the wire: never renumber, only append.
 enum class MessageType : std::uint8_t {
-  task = 1,    ///< server -> client
-  update = 2,  ///< client -> server
-  failed = 3,  ///< client -> server: the task could not be done; the header says why
+  train = 1,     ///< server -> client: fit these weights
+  update = 2,    ///< client -> server: what training or measuring gave
+  failed = 3,    ///< client -> server: the task could not be done; the header says why
+  evaluate = 4,  ///< server -> client: measure these weights
 };
 
 /// What travels: a type, the round, a small CBOR header, and raw bytes that several messages may share.

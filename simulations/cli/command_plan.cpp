@@ -140,7 +140,8 @@ void add_plan(CLI::App& app, Action& action) {
   };
   auto arguments = std::make_shared<Arguments>();
   command->add_option("FILE", arguments->file, "Experiment in JSON")->required();
-  command->add_option("--set", arguments->settings, "Changes one key: --set trainer.epochs=5")->type_name("PATH=VALUE");
+  command->add_option("--set", arguments->settings, "Changes one key: --set trainer.epochs=5")->type_name("PATH=VALUE")
+      ->allow_extra_args(false);
   command->add_option("--workers", arguments->workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
   command->add_flag("--json", arguments->json, "One JSON object");
   command->callback([arguments, &action] {

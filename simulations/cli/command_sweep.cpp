@@ -101,7 +101,7 @@ nlohmann::json run_one(const SweepArguments& arguments, const nlohmann::json& do
   request.folder = folder;
   request.workers = arguments.workers == 0 ? available_cores() : arguments.workers;
   request.quiet = true;
-  request.resume = std::filesystem::exists(folder / "journal.db");
+  request.resume = std::filesystem::exists(folder / "experiment.json");
   if (request.resume) {
     const auto resolved = to_json(parse_experiment(document, arguments.file));
     if (resolved != read_json_file(folder / "experiment.json")) {
@@ -168,8 +168,12 @@ void add_sweep(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("sweep", "One run for each combination of settings, and a table at the end");
   auto arguments = std::make_shared<SweepArguments>();
   command->add_option("FILE", arguments->file, "Experiment in JSON")->required();
-  command->add_option("--grid", arguments->grid, "Values to try: --grid trainer.epochs=1,5 --grid seed=1,2,3")->required()->type_name("PATH=V,V…");
-  command->add_option("--set", arguments->settings, "Changes one key in every run")->type_name("PATH=VALUE");
+  command->add_option("--grid", arguments->grid, "Values to try: --grid trainer.epochs=1,5 --grid seed=1,2,3")
+      ->required()
+      ->type_name("PATH=V,V…")
+      ->allow_extra_args(false);
+  command->add_option("--set", arguments->settings, "Changes one key in every run")->type_name("PATH=VALUE")
+      ->allow_extra_args(false);
   command->add_option("--workers", arguments->workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
   command->add_option("--output", arguments->output, "Folder of the runs; default: runs/NAME-sweep. Called again, it goes on where it stopped")->type_name("DIR");
   command->add_flag("--json", arguments->json, "One JSON object a run");

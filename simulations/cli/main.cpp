@@ -3,6 +3,7 @@
 #include <exception>
 #include <new>
 
+#include "fl_core/config/json_reader.h"
 #include "simulations/cli/command.h"
 
 namespace {
@@ -12,6 +13,31 @@ constexpr const char* kAbout =
     "  fl simulate simulations/experiments/quickstart.json   trains a federation on this machine\n"
     "  fl config EXPERIMENT --schema                          every key with type, default, unit and meaning\n"
     "  fl doctor                                              what this machine can do, and what to fix";
+
+/// A mistake in the command line as one line in the house's form, with the nearest command or option.
+fl::ConfigError usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  if (app.get_subcommands().empty()) {
+    std::vector<std::string> names;
+    for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+    const std::string word = argc > 1 ? argv[1] : "";
+    if (!word.empty() && word[0] != '-') return fl::ConfigError("there is no command '" + word + "'" + fl::nearest_hint(word, names));
+    if (!word.empty()) return fl::ConfigError("there is no option '" + word + "' before a command; try 'fl --help'");
+    return fl::ConfigError("expected a command" + fl::nearest_hint("", names) + "; 'fl --help' says more");
+  }
+  const CLI::App& command = *app.get_subcommands().front();
+  const std::string name = "fl " + command.get_name();
+  const std::vector<std::string> unknown = app.remaining(true);
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr || unknown.empty()) {
+    return fl::ConfigError(name + ": " + error.what() + "; '" + name + " --help' lists the options");
+  }
+  const std::string& word = unknown.front();
+  if (word[0] != '-') return fl::ConfigError(name + ": one argument too many, '" + word + "'; try '" + name + " --help'");
+  std::vector<std::string> options;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& one : option->get_lnames()) options.push_back("--" + one);
+  }
+  return fl::ConfigError(name + ": there is no option '" + word + "'" + fl::nearest_hint(word, options));
+}
 
 int run(int argc, char** argv) {
   CLI::App app{kAbout, "fl"};
@@ -28,9 +54,12 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? static_cast<int>(fl::ExitCode::ok) : static_cast<int>(fl::ExitCode::config);
+    if (error.get_exit_code() != 0) throw usage_error(app, error, argc, argv);
+    return app.exit(error);  // --help and --version
   }
-  return static_cast<int>(action());
+  const fl::ExitCode code = action();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw fl::IoError("cannot write to standard output; is its disk full?");
+  return static_cast<int>(code);
 }
 
 int fail(const std::string& message, fl::ExitCode code) {

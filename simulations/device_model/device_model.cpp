@@ -16,7 +16,7 @@ DeviceBehaviour DeviceModel::behaviour(ClientId client, std::uint32_t round, std
   behaviour.duration = options_->latency_s + static_cast<double>(bytes_down + bytes_up) / bytes_per_s +
                        static_cast<double>(examples) / speed;
   Rng luck(seed_, Purpose::device, round, client);
-  if (round > 0 && luck.uniform() < options_->failure_probability) {
+  if (luck.uniform() < options_->failure_probability) {
     behaviour.leaves = true;
     behaviour.duration *= luck.uniform();
   }

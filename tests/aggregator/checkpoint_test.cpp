@@ -235,8 +235,31 @@ TEST_F(RunFolderTest, RefusesToCreateWhereSomethingIs) {
 TEST_F(RunFolderTest, RefusesToResumeWhatIsNoRun) {
   EXPECT_THAT(error_of([&] { RunFolder(folder_ / "absent", RunFolderMode::resume); }), HasSubstr("holds no run"));
   EXPECT_FALSE(fs::exists(folder_ / "absent"));
-  { RunFolder folder(path(), RunFolderMode::create); }
-  EXPECT_THAT(error_of([&] { RunFolder(path(), RunFolderMode::resume); }), HasSubstr("before its first model was saved"));
+}
+
+TEST_F(RunFolderTest, ResumesARunThatDiedBeforeItsFirstModel) {
+  { RunFolder folder(path(), RunFolderMode::create, "{}"); }
+  // As far as a kill can cut it short: no journal, an empty file, or a journal without a round.
+  for (const char* state : {"a journal without rounds", "an empty journal", "no journal"}) {
+    if (std::string(state) == "an empty journal") write_file_atomically(path() / "journal.db", std::string());
+    if (std::string(state) == "no journal") fs::remove(path() / "journal.db");
+    RunFolder folder(path(), RunFolderMode::resume);
+    EXPECT_FALSE(folder.store().last_round().has_value()) << state;
+  }
+  {
+    RunFolder folder(path(), RunFolderMode::resume);
+    commit(folder, 0);
+    folder.complete(*folder.store().incomplete_report());
+  }
+  EXPECT_EQ(expect_intact(), 0U);
+}
+
+TEST_F(RunFolderTest, CreatesWhereAnAttemptDiedAtOnce) {
+  fs::create_directories(path());
+  write_file_atomically(path() / "lock", std::string("1"));
+  write_file_atomically(path() / "experiment.json.partial", std::string("{"));
+  EXPECT_NO_THROW(RunFolder(path(), RunFolderMode::create, "{}"));
+  EXPECT_TRUE(fs::exists(path() / "experiment.json"));
 }
 
 TEST_F(RunFolderTest, NoticesADamagedOrMissingModel) {

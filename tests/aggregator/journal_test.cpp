@@ -25,7 +25,8 @@ CommittedRound round_number(std::uint32_t round) {
   CommittedRound committed;
   committed.round = round;
   committed.model_version = round;
-  committed.model_sha256 = std::string(63, 'a') + static_cast<char>('0' + round % 10);
+  committed.model_sha256.assign(64, 'a');
+  committed.model_sha256.back() = static_cast<char>('0' + round % 10);
   committed.server_steps = 10 * round;
   committed.virtual_seconds = 1.5 * round;
   return committed;

@@ -17,12 +17,11 @@ using testing::HasSubstr;
 
 /// Two weights and one statistic.
 SharedLayout tiny_layout() {
-  return std::make_shared<const Layout>(std::vector<Slot>{{"w", {2}, SlotKind::weight}, {"mean", {1}, SlotKind::statistic}});
+  return std::make_shared<const Layout>(
+      std::vector<Slot>{{"w", {2}, SlotKind::weight}, {"mean", {1}, SlotKind::statistic}});
 }
 
-std::unique_ptr<Strategy> make(json options) {
-  return strategies().create(options, "strategy", {tiny_layout(), 8});
-}
+std::unique_ptr<Strategy> make(json options) { return strategies().create(options, "strategy", {tiny_layout(), 8}); }
 
 ParameterVector model(const std::vector<float>& values) {
   ParameterVector global(tiny_layout());
@@ -101,7 +100,12 @@ struct Algorithm2 {
 TEST(FedOpt, IsAlgorithm2OfThePaper) {
   for (const std::string name : {"adam", "yogi", "adagrad"}) {
     Algorithm2 paper{name};
-    const auto fedopt = make({{"name", "fedopt"}, {"optimizer", name}, {"learning_rate", 0.1}, {"beta1", 0.9}, {"beta2", 0.99}, {"tau", 0.01}});
+    const auto fedopt = make({{"name", "fedopt"},
+                              {"optimizer", name},
+                              {"learning_rate", 0.1},
+                              {"beta1", 0.9},
+                              {"beta2", 0.99},
+                              {"tau", 0.01}});
     ParameterVector global = model({1, 0, 0});
     double expected = 1;
     float statistic = 0;
@@ -151,7 +155,8 @@ TEST(FedOpt, RefusesBadOptionsByPath) {
     options["name"] = "fedopt";
     return test::error_of([&] { make(options); });
   };
-  EXPECT_THAT(failure({{"optimizer", "adm"}}), HasSubstr("strategy.optimizer: got \"adm\", expected one of \"avgm\", \"adam\""));
+  EXPECT_THAT(failure({{"optimizer", "adm"}}),
+              HasSubstr("strategy.optimizer: got \"adm\", expected one of \"avgm\", \"adam\""));
   EXPECT_THAT(failure({{"beta1", 1}}), HasSubstr("strategy.beta1: got 1.0, expected a number from 0 to below 1"));
   EXPECT_THAT(failure({{"tau", 0}}), HasSubstr("strategy.tau: got 0"));
   EXPECT_THAT(failure({{"learning_rate", -1}}), HasSubstr("strategy.learning_rate: got -1"));

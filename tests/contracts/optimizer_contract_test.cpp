@@ -126,7 +126,8 @@ TEST_P(OptimizerContract, KeepsItsMomentsWhenPreparedAgain) {
 TEST_P(OptimizerContract, RefusesAGradientOfAnotherLength) {
   const auto optimizer = make();
   auto weights = random_values(1);
-  EXPECT_THAT(test::error_of([&] { optimizer->step(0.1, weights, std::vector<float>(kSize + 1)); }), testing::HasSubstr("length"));
+  EXPECT_THAT(test::error_of([&] { optimizer->step(0.1, weights, std::vector<float>(kSize + 1)); }),
+              testing::HasSubstr("length"));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, OptimizerContract, testing::ValuesIn(test::variants(optimizers())),

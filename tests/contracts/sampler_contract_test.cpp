@@ -55,7 +55,8 @@ TEST_P(SamplerContract, PicksEveryClientEquallyOften) {
     const double p = static_cast<double>(expected) / static_cast<double>(population);
     const double tolerance = 5 * std::sqrt(kRounds * p * (1 - p));
     for (std::uint64_t client = 0; client < population; ++client) {
-      EXPECT_NEAR(counts[client], kRounds * p, tolerance) << "client " << client << ", " << expected << " of " << population;
+      EXPECT_NEAR(counts[client], kRounds * p, tolerance)
+          << "client " << client << ", " << expected << " of " << population;
     }
   }
 }

@@ -18,7 +18,8 @@ using nlohmann::json;
 
 /// 90 weights and 10 statistics.
 SharedLayout small_layout() {
-  return std::make_shared<const Layout>(std::vector<Slot>{{"weight", {9, 10}, SlotKind::weight}, {"mean", {10}, SlotKind::statistic}});
+  return std::make_shared<const Layout>(
+      std::vector<Slot>{{"weight", {9, 10}, SlotKind::weight}, {"mean", {10}, SlotKind::statistic}});
 }
 
 std::vector<float> random_delta(std::uint64_t stream) {
@@ -44,7 +45,9 @@ class StrategyContract : public testing::TestWithParam<json> {
     for (std::uint32_t i = 0; i < 3; ++i) add(strategy, random_delta(first + i), 10 + i);
     strategy.step(global, strategy.finish());
   }
-  static std::vector<float> values(const ParameterVector& vector) { return {vector.values().begin(), vector.values().end()}; }
+  static std::vector<float> values(const ParameterVector& vector) {
+    return {vector.values().begin(), vector.values().end()};
+  }
 
   SharedLayout layout_ = small_layout();
 };
@@ -188,7 +191,8 @@ TEST_P(StrategyContract, RefusesToFinishWithoutUpdates) {
   EXPECT_THAT(test::error_of([&] { strategy->finish(); }), testing::HasSubstr("nothing was added"));
   add(*strategy, random_delta(1), 1);
   strategy->finish();
-  EXPECT_THAT(test::error_of([&] { strategy->finish(); }), testing::HasSubstr("nothing was added")) << "finish() consumes";
+  EXPECT_THAT(test::error_of([&] { strategy->finish(); }), testing::HasSubstr("nothing was added"))
+      << "finish() consumes";
 }
 
 INSTANTIATE_TEST_SUITE_P(All, StrategyContract, testing::ValuesIn(test::variants(strategies())),

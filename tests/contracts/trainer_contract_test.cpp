@@ -24,7 +24,7 @@ class TrainerContract : public ::testing::TestWithParam<std::string> {
     const auto trainer = trainers().create(options, "trainer");
     const auto got = trainer->fit({*model, global, *data_, shard_, 4, 2, 6, nullptr});
     if (result != nullptr) *result = got;
-    if (!options.contains("steps")) EXPECT_EQ(got.metrics.examples, trainer->examples_for(shard_.size()));
+    EXPECT_EQ(got.metrics.examples, trainer->examples_for(shard_.size()));
     return {model->weights().begin(), model->weights().begin() + static_cast<std::ptrdiff_t>(model->layout()->weight_count())};
   }
   std::vector<float> start() {
@@ -64,7 +64,7 @@ TEST_P(TrainerContract, ReusedTrainerKeepsNothingOfTheClientBefore) {
   EXPECT_EQ(run(6), first);
 }
 
-INSTANTIATE_TEST_SUITE_P(Registered, TrainerContract, ::testing::ValuesIn(trainers().names()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Registered, TrainerContract, ::testing::ValuesIn(trainers().names()), [](const auto& name) { return name.param; });
 
 }  // namespace
 }  // namespace fl

@@ -10,8 +10,8 @@
 
 namespace fl::test {
 
-/// Every component of a kind with its default options, and again with every other value of each "one of …" option: what a
-/// contract suite runs over, so that a new component, or a new choice of one, is tested without an edit.
+/// Every component of a kind with its default options, and again with every other value of each "one of …" option: what
+/// a contract suite runs over, so that a new component, or a new choice of one, is tested without an edit.
 inline std::vector<nlohmann::json> variants(const ComponentKind& kind) {
   std::vector<nlohmann::json> all;
   for (const std::string& name : kind.names()) {

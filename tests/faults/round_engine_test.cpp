@@ -33,16 +33,15 @@ class ScriptedTransport final : public Transport {
       now_ = deadline;
       return std::nullopt;
     }
-    Arrival arrival = arrivals_.begin()->second;
-    arrivals_.erase(arrivals_.begin());
-    now_ = std::max(now_, arrival.time);
-    return arrival;
+    auto first = arrivals_.extract(arrivals_.begin());
+    now_ = std::max(now_, first.mapped().time);
+    return std::move(first.mapped());
   }
   void close_round(std::uint32_t round) override { closed.push_back(round); }
   Seconds now() const override { return now_; }
 
  private:
-  std::map<std::pair<Seconds, ClientId>, Arrival> arrivals_;
+  std::multimap<std::pair<Seconds, ClientId>, Arrival> arrivals_;
   Seconds now_ = 0;
 };
 

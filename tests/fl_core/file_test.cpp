@@ -25,7 +25,8 @@ std::size_t entries(const std::filesystem::path& folder) {
       std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator()));
 }
 
-/// No file may grow beyond `bytes` while this lives; a longer write fails with EFBIG, as on a full disk it does with ENOSPC.
+/// No file may grow beyond `bytes` while this lives; a longer write fails with EFBIG, as on a full disk it does with
+/// ENOSPC.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t bytes) : signal_(std::signal(SIGXFSZ, SIG_IGN)) {
@@ -119,7 +120,8 @@ TEST(WriteFileAtomically, SaysWhatToDoAboutAFolderThatIsNotOurs) {
     const Unprivileged nobody;
     message = error_of([&] { write_file_atomically(folder / "theirs" / "file", std::string("x")); });
   }
-  EXPECT_THAT(message, AllOf(HasSubstr("theirs/file: Permission denied"), HasSubstr("choose a folder that you may write to")));
+  EXPECT_THAT(message,
+              AllOf(HasSubstr("theirs/file: Permission denied"), HasSubstr("choose a folder that you may write to")));
 }
 
 TEST(ReadFile, NamesWhatItCannotRead) {
@@ -146,7 +148,8 @@ TEST(MakeFolder, MakesParentsAndAcceptsWhatExists) {
 TEST(MakeFolder, RefusesAFileInItsPlace) {
   const TemporaryFolder folder;
   write_file_atomically(folder / "file", std::string("x"));
-  EXPECT_THAT(error_of([&] { make_folder(folder / "file"); }), AllOf(HasSubstr("cannot create the folder"), HasSubstr("file")));
+  EXPECT_THAT(error_of([&] { make_folder(folder / "file"); }),
+              AllOf(HasSubstr("cannot create the folder"), HasSubstr("file")));
   EXPECT_THAT(error_of([&] { make_folder(folder / "file" / "below"); }), HasSubstr("Not a directory"));
 }
 

@@ -33,15 +33,15 @@ double chi_square(const std::vector<std::uint64_t>& counts, double expected) {
 double chi_square_limit(double df) { return df + 5 * std::sqrt(2 * df); }
 
 TEST(ChaCha20, GivesTheBlockOfRfc8439Section232) {
-  // Key bytes 00 01 … 1f. The RFC's counter 1 and 96-bit nonce 00:00:00:09 00:00:00:4a 00:00:00:00 fill words 12 to 15 as
-  // 1, 0x09000000, 0x4a000000, 0, which here are the halves of the 64-bit counter and of the 64-bit nonce.
+  // Key bytes 00 01 … 1f. The RFC's counter 1 and 96-bit nonce 00:00:00:09 00:00:00:4a 00:00:00:00 fill words 12 to 15
+  // as 1, 0x09000000, 0x4a000000, 0, which here are the halves of the 64-bit counter and of the 64-bit nonce.
   Key key;
   for (std::uint32_t i = 0; i < 8; ++i) key[i] = (4 * i) | (4 * i + 1) << 8 | (4 * i + 2) << 16 | (4 * i + 3) << 24;
   Block out;
   chacha20_block(key, 0x0900000000000001, 0x4a000000, out);
-  EXPECT_THAT(out, testing::ElementsAre(0xe4e7f110, 0x15593bd1, 0x1fdd0f50, 0xc47120a3, 0xc7f4d1c7, 0x0368c033, 0x9aaa2204,
-                                        0x4e6cd4c3, 0x466482d2, 0x09aa9f07, 0x05d7c214, 0xa2028bd9, 0xd19c12b5, 0xb94e16de,
-                                        0xe883d0cb, 0x4e3c50a2));
+  EXPECT_THAT(out, testing::ElementsAre(0xe4e7f110, 0x15593bd1, 0x1fdd0f50, 0xc47120a3, 0xc7f4d1c7, 0x0368c033,
+                                        0x9aaa2204, 0x4e6cd4c3, 0x466482d2, 0x09aa9f07, 0x05d7c214, 0xa2028bd9,
+                                        0xd19c12b5, 0xb94e16de, 0xe883d0cb, 0x4e3c50a2));
 }
 
 TEST(ChaCha20, GivesTheZeroKeyStreamOfRfc8439AppendixA1) {
@@ -66,7 +66,8 @@ TEST(ChaCha20, CarriesTheCounterIntoItsUpperWord) {
 
 TEST(Rng, IsTheKeyStreamOfItsTuple) {
   // Key words: seed, purpose, round, client, 64 bits each, low half first; two blocks long.
-  const Key key = {0x89abcdef, 0x01234567, static_cast<std::uint32_t>(Purpose::shuffle), 0, 7, 1, 0xfffffffe, 0xffffffff};
+  const Key key = {0x89abcdef, 0x01234567, static_cast<std::uint32_t>(Purpose::shuffle), 0, 7, 1,
+                   0xfffffffe, 0xffffffff};
   Rng rng(0x0123456789abcdef, Purpose::shuffle, 0x100000007, 0xfffffffffffffffe);
   for (std::uint64_t counter = 0; counter < 2; ++counter) {
     Block block;
@@ -135,8 +136,8 @@ TEST(RngBelow, IsEvenOverEveryValue) {
 }
 
 TEST(RngBelow, HasNoModuloBiasForBoundsNearTheWordSize) {
-  // Bounds 3·2^30 and 3·2^62. Without rejection, a word modulo the bound puts half of the draws into the first third, and
-  // the upper half of word · bound makes half of them multiples of 3.
+  // Bounds 3·2^30 and 3·2^62. Without rejection, a word modulo the bound puts half of the draws into the first third,
+  // and the upper half of word · bound makes half of them multiples of 3.
   constexpr int kDraws = 20'000;
   const double tolerance = 5 * std::sqrt(kDraws * (1.0 / 3) * (2.0 / 3));
   for (const int shift : {30, 62}) {

@@ -55,13 +55,15 @@ TEST(OptimizerParity, SgdIsTorchSgd) {
     double weight_decay;
     bool nesterov;
   };
-  for (const Case& one : {Case{0, 0, false}, {0, 0.01, false}, {0.9, 0, false}, {0.9, 0.01, false}, {0.9, 0.01, true}}) {
+  for (const Case& one :
+       {Case{0, 0, false}, {0, 0.01, false}, {0.9, 0, false}, {0.9, 0.01, false}, {0.9, 0.01, true}}) {
     torch::Tensor weights = start();
     const auto options =
         torch::optim::SGDOptions(0.05).momentum(one.momentum).weight_decay(one.weight_decay).nesterov(one.nesterov);
     torch::optim::SGD theirs({weights}, options);
-    expect_parity({{"name", "sgd"}, {"momentum", one.momentum}, {"weight_decay", one.weight_decay}, {"nesterov", one.nesterov}},
-                  theirs, weights, 0.05);
+    expect_parity(
+        {{"name", "sgd"}, {"momentum", one.momentum}, {"weight_decay", one.weight_decay}, {"nesterov", one.nesterov}},
+        theirs, weights, 0.05);
   }
 }
 
@@ -86,8 +88,10 @@ TEST(OptimizerParity, AdamIsTorchAdam) {
 TEST(OptimizerParity, AdagradIsTorchAdagrad) {
   for (const double initial : {0.0, 0.1}) {
     torch::Tensor weights = start();
-    torch::optim::Adagrad theirs({weights}, torch::optim::AdagradOptions(0.05).initial_accumulator_value(initial).weight_decay(0.01));
-    expect_parity({{"name", "adagrad"}, {"initial_accumulator", initial}, {"weight_decay", 0.01}}, theirs, weights, 0.05);
+    torch::optim::Adagrad theirs(
+        {weights}, torch::optim::AdagradOptions(0.05).initial_accumulator_value(initial).weight_decay(0.01));
+    expect_parity({{"name", "adagrad"}, {"initial_accumulator", initial}, {"weight_decay", 0.01}}, theirs, weights,
+                  0.05);
   }
 }
 

@@ -115,7 +115,9 @@ TEST_F(SimulationTest, InterruptedAnywhereThenResumedGivesTheSameBits) {
     }
     EXPECT_EQ(result, whole) << "interrupted after " << polls << " polls";
     EXPECT_EQ(metric_lines(folder), expected.size());
-    if (!reports_.empty()) EXPECT_EQ(reports_.back().virtual_seconds, expected.back().virtual_seconds);
+    if (!reports_.empty()) {
+      EXPECT_EQ(reports_.back().virtual_seconds, expected.back().virtual_seconds);
+    }
   }
 }
 

@@ -31,7 +31,8 @@ class Poisson final : public Sampler {
       cohort.push_back(next);
       ++next;
     }
-    FL_CHECK(cohort.size() <= max_cohort(population, expected), "a Poisson cohort beyond its bound: a broken generator");
+    FL_CHECK(cohort.size() <= max_cohort(population, expected),
+             "a Poisson cohort beyond its bound: a broken generator");
     return cohort;
   }
 

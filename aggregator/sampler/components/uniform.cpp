@@ -7,8 +7,8 @@
 namespace fl {
 namespace {
 
-/// Every set of min(expected, population) clients is equally likely. Floyd's algorithm (Bentley and Floyd 1987, "A sample
-/// of brilliance"): time and memory O(cohort).
+/// Every set of min(expected, population) clients is equally likely. Floyd's algorithm (Bentley and Floyd 1987, "A
+/// sample of brilliance"): time and memory O(cohort).
 class Uniform final : public Sampler {
  public:
   explicit Uniform(const NoOptions&) {}

@@ -12,8 +12,8 @@ struct FedAvgOptions {
   }
 };
 
-/// Federated averaging (McMahan et al. 2017, Algorithm 1): global += server_learning_rate · mean delta, over weights and
-/// statistics alike. With a rate of 1 the result is the rounded sum global + mean delta and nothing else.
+/// Federated averaging (McMahan et al. 2017, Algorithm 1): global += server_learning_rate · mean delta, over weights
+/// and statistics alike. With a rate of 1 the result is the rounded sum global + mean delta and nothing else.
 class FedAvg final : public MeanStrategy {
  public:
   FedAvg(const FedAvgOptions& options, const StrategyContext& context)

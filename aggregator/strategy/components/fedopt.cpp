@@ -20,7 +20,8 @@ struct FedOptOptions {
   double tau = 1e-3;
 
   void fields(Fields& f) {
-    f.choice("optimizer", optimizer, {"avgm", "adam", "yogi", "adagrad"}, "how the server turns mean updates into steps");
+    f.choice("optimizer", optimizer, {"avgm", "adam", "yogi", "adagrad"},
+             "how the server turns mean updates into steps");
     // Reddi et al. 2021, §4: beta1 is 0.9 for Adam and Yogi, and 0 for Adagrad. A server that only averages has rate 1.
     if (learning_rate == kByOptimizer) learning_rate = optimizer == "avgm" ? 1 : 0.01;
     if (beta1 == kByOptimizer) beta1 = optimizer == "adagrad" ? 0 : 0.9;
@@ -28,7 +29,8 @@ struct FedOptOptions {
     f.number("momentum", momentum, {0, 1}, "avgm only: share of the old moment kept in each round");
     f.number("beta1", beta1, {0, 1}, "adam, yogi, adagrad: share of the old first moment kept; below 1");
     f.number("beta2", beta2, {0, 1}, "adam, yogi: how slowly the second moment follows; below 1");
-    f.number("tau", tau, {1e-15, 1e3}, "adam, yogi, adagrad: degree of adaptivity, added to the root of the second moment");
+    f.number("tau", tau, {1e-15, 1e3},
+             "adam, yogi, adagrad: degree of adaptivity, added to the root of the second moment");
   }
   void check(const std::string& path) const {
     if (beta1 >= 1) bad_value(join_path(path, "beta1"), beta1, "a number from 0 to below 1");
@@ -39,7 +41,8 @@ struct FedOptOptions {
   nlohmann::json component() const {
     if (optimizer == "avgm") return {{"name", "sgd"}, {"momentum", momentum}};
     // Algorithm 2 wants v_{-1} >= tau².
-    nlohmann::json adaptive = {{"name", optimizer}, {"beta1", beta1}, {"epsilon", tau}, {"initial_accumulator", tau * tau}};
+    nlohmann::json adaptive = {
+        {"name", optimizer}, {"beta1", beta1}, {"epsilon", tau}, {"initial_accumulator", tau * tau}};
     if (optimizer != "adagrad") {
       adaptive["beta2"] = beta2;
       adaptive["bias_correction"] = false;
@@ -48,8 +51,9 @@ struct FedOptOptions {
   }
 };
 
-/// FedOpt (Reddi et al. 2021, Algorithm 2) and server momentum (FedAvgM, Hsu et al. 2019): the negated mean delta is the
-/// gradient of a server optimizer over the weights. Statistics have no gradient: they are averaged, global += mean delta.
+/// FedOpt (Reddi et al. 2021, Algorithm 2) and server momentum (FedAvgM, Hsu et al. 2019): the negated mean delta is
+/// the gradient of a server optimizer over the weights. Statistics have no gradient: they are averaged, global += mean
+/// delta.
 class FedOpt final : public MeanStrategy {
  public:
   FedOpt(const FedOptOptions& options, const StrategyContext& context)
@@ -78,7 +82,8 @@ class FedOpt final : public MeanStrategy {
   AlignedArray<float> gradient_;
 };
 
-FL_REGISTER(strategies(), "fedopt", FedOpt, FedOptOptions, "a server optimizer steps along the mean update (FedAvgM, FedAdam, …)");
+FL_REGISTER(strategies(), "fedopt", FedOpt, FedOptOptions,
+            "a server optimizer steps along the mean update (FedAvgM, FedAdam, …)");
 
 }  // namespace
 }  // namespace fl

@@ -31,8 +31,8 @@ struct SgdOptions {
   }
 };
 
-/// m = momentum·m + (1 - dampening)·(g + weight_decay·w) ; w -= rate·m, as torch::optim::SGD does. One difference: PyTorch
-/// puts the first gradient into the moment undamped, while here the first step is like any other.
+/// m = momentum·m + (1 - dampening)·(g + weight_decay·w) ; w -= rate·m, as torch::optim::SGD does. One difference:
+/// PyTorch puts the first gradient into the moment undamped, while here the first step is like any other.
 class Sgd final : public Optimizer {
  public:
   explicit Sgd(const SgdOptions& options) {

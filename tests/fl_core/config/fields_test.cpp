@@ -49,8 +49,10 @@ struct Options {
     f.numbers("pair", pair, 2, {0, 1}, "two shares");
     f.integers("sizes", sizes, 0, {1}, "any number of sizes");
     f.integer("offset", offset, {}, "any integer");
-    f.group("inner", [&](Fields& g) { inner.fields(g); }, "nested");
-    f.optional_group("extra", has_extra, [&](Fields& g) { extra.fields(g); }, "nested, may be absent");
+    f.group(
+        "inner", [&](Fields& g) { inner.fields(g); }, "nested");
+    f.optional_group(
+        "extra", has_extra, [&](Fields& g) { extra.fields(g); }, "nested, may be absent");
     f.raw("stages", stages, "a list of stages", "checked elsewhere");
   }
 };
@@ -74,9 +76,18 @@ TEST(ReadFields, KeepsDefaultsOfAbsentKeys) {
 }
 
 TEST(ReadFields, ReadsEveryKindOfKey) {
-  const Options options = read({{"epochs", 7}, {"rate", 1}, {"shuffle", false}, {"title", "t"}, {"mode", "exact"},
-                                {"seed", 3}, {"deadline_s", 2.5}, {"pair", {0, 1}}, {"sizes", {4, 5, 6}},
-                                {"inner", {{"depth", 2}}}, {"extra", {{"depth", 3}}}, {"stages", {1, "x"}}});
+  const Options options = read({{"epochs", 7},
+                                {"rate", 1},
+                                {"shuffle", false},
+                                {"title", "t"},
+                                {"mode", "exact"},
+                                {"seed", 3},
+                                {"deadline_s", 2.5},
+                                {"pair", {0, 1}},
+                                {"sizes", {4, 5, 6}},
+                                {"inner", {{"depth", 2}}},
+                                {"extra", {{"depth", 3}}},
+                                {"stages", {1, "x"}}});
   EXPECT_EQ(options.epochs, 7);
   EXPECT_EQ(options.rate, 1.0) << "an integer is a number";
   EXPECT_FALSE(options.shuffle);
@@ -103,7 +114,8 @@ TEST(ReadFields, TakesNullWhereAValueIsOptional) {
 TEST(ReadFields, NamesPathValueAndNearestKeyOfAnUnknownKey) {
   EXPECT_EQ(failure({{"epoch", 3}}), "root.epoch: unknown key (value 3); did you mean 'epochs'?");
   EXPECT_EQ(failure({{"inner", {{"dept", 3}}}}), "root.inner.dept: unknown key (value 3); did you mean 'depth'?");
-  EXPECT_THAT(failure({{"zzzzzzzzzz", 3}}), AllOf(HasSubstr("root.zzzzzzzzzz: unknown key"), HasSubstr("known: epochs, rate")));
+  EXPECT_THAT(failure({{"zzzzzzzzzz", 3}}),
+              AllOf(HasSubstr("root.zzzzzzzzzz: unknown key"), HasSubstr("known: epochs, rate")));
 }
 
 TEST(ReadFields, NamesPathValueAndExpectationOfAWrongType) {
@@ -143,7 +155,8 @@ TEST(ReadFields, RefusesNumbersThatAreNotFinite) {
 }
 
 TEST(ReadFields, NamesTheChoices) {
-  EXPECT_EQ(failure({{"mode", "exat"}}), "root.mode: got \"exat\", expected one of \"fast\", \"exact\"; did you mean 'exact'?");
+  EXPECT_EQ(failure({{"mode", "exat"}}),
+            "root.mode: got \"exat\", expected one of \"fast\", \"exact\"; did you mean 'exact'?");
   EXPECT_EQ(failure({{"mode", 1}}), "root.mode: got 1, expected one of \"fast\", \"exact\"");
 }
 
@@ -174,9 +187,11 @@ TEST(WriteFields, WritesAnAbsentGroupAsNull) {
 TEST(DescribeFields, SaysTypeDefaultUnitAndMeaningOfEveryKey) {
   Options options;
   const json schema = describe_fields([&](Fields& f) { options.fields(f); });
-  EXPECT_EQ(schema.at("epochs"), json({{"type", "an integer from 1 to 10"}, {"default", 5}, {"meaning", "passes over the data"}}));
-  EXPECT_EQ(schema.at("deadline_s"), json({{"type", "a number of at least 0.0, or null"}, {"default", nullptr},
-                                           {"meaning", "limit"}, {"unit", "s"}}));
+  EXPECT_EQ(schema.at("epochs"),
+            json({{"type", "an integer from 1 to 10"}, {"default", 5}, {"meaning", "passes over the data"}}));
+  EXPECT_EQ(
+      schema.at("deadline_s"),
+      json({{"type", "a number of at least 0.0, or null"}, {"default", nullptr}, {"meaning", "limit"}, {"unit", "s"}}));
   EXPECT_EQ(schema.at("mode").at("type"), "one of fast exact");
   EXPECT_EQ(schema.at("inner").at("keys").at("depth").at("default"), 1);
   EXPECT_EQ(schema.at("extra").at("default"), nullptr);

@@ -27,9 +27,11 @@ TEST(ParseJson, ReadsADocument) {
 }
 
 TEST(ParseJson, NamesLineAndColumnOfASyntaxError) {
-  EXPECT_THAT(parse_error("{\n  \"a\": 1,\n  \"b\" 2\n}"), AllOf(StartsWith("file.json:3:7: not valid JSON"), HasSubstr("expected ':'")));
+  EXPECT_THAT(parse_error("{\n  \"a\": 1,\n  \"b\" 2\n}"),
+              AllOf(StartsWith("file.json:3:7: not valid JSON"), HasSubstr("expected ':'")));
   EXPECT_THAT(parse_error("{\n \"a\": 1,\n}"), StartsWith("file.json:3:1: not valid JSON"));
   EXPECT_THAT(parse_error("{\"a\" 1}"), StartsWith("file.json:1:6: not valid JSON"));
+  EXPECT_THAT(parse_error("{\n  \"a\": tru\n}"), StartsWith("file.json:2:11: not valid JSON")) << "the end of line 2";
 }
 
 TEST(ParseJson, RefusesWhatIsNotOneWholeDocument) {
@@ -38,27 +40,31 @@ TEST(ParseJson, RefusesWhatIsNotOneWholeDocument) {
   EXPECT_THAT(parse_error("{} {}"), HasSubstr("expected end of input"));
   EXPECT_THAT(parse_error("{\"a\": NaN}"), HasSubstr("invalid literal"));
   EXPECT_THAT(parse_error("{\"a\": \"\xff\"}"), HasSubstr("ill-formed UTF-8"));
+  EXPECT_EQ(parse_error("{\"a\": 1e999}"), "file.json: a number is too large; expected one below 1.8e308");
 }
 
 TEST(ParseJson, RefusesAKeyThatAppearsTwiceInOneObject) {
-  EXPECT_THAT(parse_error(R"({"a": {"rate": 1, "rate": 2}})"), AllOf(StartsWith("file.json: "), HasSubstr("'rate' appears twice")));
+  EXPECT_THAT(parse_error(R"({"a": {"rate": 1, "rate": 2}})"),
+              AllOf(StartsWith("file.json: "), HasSubstr("'rate' appears twice")));
   EXPECT_EQ(parse_error(R"([{"a": 1}, {"a": {"a": 2}}])"), "") << "the same key in different objects is fine";
 }
 
 TEST(ParseJson, RefusesDeepNesting) {
   const auto nested = [](std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
   EXPECT_EQ(parse_error(nested(64)), "");
-  EXPECT_THAT(parse_error(nested(100)), HasSubstr("nested deeper than 64 levels"));
+  EXPECT_THAT(parse_error(nested(65)), HasSubstr("nested deeper than 64 levels"));
   EXPECT_THAT(parse_error(nested(1'000'000)), HasSubstr("nested deeper than 64 levels"));
 }
 
 TEST(ReadJsonFile, NamesTheFileInEveryError) {
   const test::TemporaryFolder folder;
-  EXPECT_THAT(error_of([&] { read_json_file(folder / "no.json"); }), AllOf(HasSubstr("no.json"), HasSubstr("no such file")));
+  EXPECT_THAT(error_of([&] { read_json_file(folder / "no.json"); }),
+              AllOf(HasSubstr("no.json"), HasSubstr("no such file")));
   write_file_atomically(folder / "bad.json", std::string("{\n]"));
   EXPECT_THAT(error_of([&] { read_json_file(folder / "bad.json"); }), HasSubstr("bad.json:2:1: not valid JSON"));
   write_file_atomically(folder / "huge.json", std::string((4U << 20U) + 1, ' '));
-  EXPECT_THAT(error_of([&] { read_json_file(folder / "huge.json"); }), AllOf(HasSubstr("huge.json"), HasSubstr("the limit is 4194304")));
+  EXPECT_THAT(error_of([&] { read_json_file(folder / "huge.json"); }),
+              AllOf(HasSubstr("huge.json"), HasSubstr("the limit is 4194304")));
   write_file_atomically(folder / "good.json", std::string("{\"a\": 1}"));
   EXPECT_EQ(read_json_file(folder / "good.json"), json({{"a", 1}}));
 }
@@ -104,7 +110,8 @@ TEST(ApplySetting, NamesWhatIsWrongWithAPath) {
   EXPECT_THAT(failure("a..b=1"), HasSubstr("a part of the path is empty"));
   EXPECT_THAT(failure("a.=1"), HasSubstr("a part of the path is empty"));
   for (const std::string index : {"2", "-1", "x", "99999999999999999999"}) {
-    EXPECT_THAT(failure("list." + index + "=1"), AllOf(HasSubstr("list is a list of 2"), HasSubstr("got '" + index + "'")));
+    EXPECT_THAT(failure("list." + index + "=1"),
+                AllOf(HasSubstr("list is a list of 2"), HasSubstr("got '" + index + "'")));
   }
   EXPECT_THAT(failure("text.key=1"), HasSubstr("text is \"x\", which has no keys"));
 }

@@ -93,16 +93,21 @@ TEST(Registry, CreatesAComponentByName) {
 }
 
 TEST(Registry, NamesTheNearestNameOfAnUnknownComponent) {
-  const auto failure = [](const json& component) { return error_of([&] { animals().create(component, "pet", "wau"); }); };
+  const auto failure = [](const json& component) {
+    return error_of([&] { animals().create(component, "pet", "wau"); });
+  };
   EXPECT_EQ(failure({{"name", "dgo"}}), "pet.name: there is no animal 'dgo'; did you mean 'dog'?");
   EXPECT_EQ(failure({{"name", "elephant"}}), "pet.name: there is no animal 'elephant'; known: dog, fish");
   EXPECT_THAT(failure({{"name", 3}}), HasSubstr("pet.name: got 3, expected the name of a animal"));
-  EXPECT_THAT(failure("dog"), AllOf(HasSubstr("pet: got \"dog\""), HasSubstr("{\"name\": …}"), HasSubstr("known: dog, fish")));
+  EXPECT_THAT(failure("dog"),
+              AllOf(HasSubstr("pet: got \"dog\""), HasSubstr("{\"name\": …}"), HasSubstr("known: dog, fish")));
   EXPECT_THAT(failure(json::object()), HasSubstr("pet: got {}, expected an object"));
 }
 
 TEST(Registry, ChecksTheOptionsOfAComponent) {
-  const auto failure = [](const json& component) { return error_of([&] { animals().create(component, "pet", "wau"); }); };
+  const auto failure = [](const json& component) {
+    return error_of([&] { animals().create(component, "pet", "wau"); });
+  };
   EXPECT_EQ(failure({{"name", "dog"}, {"bark", 1}}), "pet.bark: unknown key (value 1); did you mean 'barks'?");
   EXPECT_EQ(failure({{"name", "dog"}, {"barks", 10}}), "pet.barks: got 10, expected an integer from 0 to 9");
   EXPECT_EQ(failure({{"name", "dog"}, {"barks", 4}}), "pet.barks: got 4, expected at most 'most'");
@@ -110,9 +115,11 @@ TEST(Registry, ChecksTheOptionsOfAComponent) {
 }
 
 TEST(Registry, ResolvesAComponentWithItsDefaults) {
-  EXPECT_EQ(animals().resolve({{"name", "dog"}, {"barks", 1}}, "pet"), json({{"name", "dog"}, {"barks", 1}, {"most", 3}}));
+  EXPECT_EQ(animals().resolve({{"name", "dog"}, {"barks", 1}}, "pet"),
+            json({{"name", "dog"}, {"barks", 1}, {"most", 3}}));
   EXPECT_THROW(animals().resolve({{"name", "dog"}, {"barks", -1}}, "pet"), ConfigError);
-  EXPECT_THROW(animals().resolve({{"name", "dog"}, {"barks", 4}}, "pet"), ConfigError) << "rules over several keys count too";
+  EXPECT_THROW(animals().resolve({{"name", "dog"}, {"barks", 4}}, "pet"), ConfigError)
+      << "rules over several keys count too";
 }
 
 TEST(Registry, DescribesItsComponents) {
@@ -145,7 +152,8 @@ TEST(ComponentFields, NameThePathOfWhatIsWrong) {
   const auto failure = [](const json& object) { return error_of([&] { read_zoo(object); }); };
   EXPECT_THAT(failure({{"star", {{"name", "cat"}}}}), HasSubstr("zoo.star.name: there is no animal 'cat'"));
   EXPECT_THAT(failure({{"star", {{"name", "dog"}, {"barks", "x"}}}}), HasSubstr("zoo.star.barks: got \"x\""));
-  EXPECT_THAT(failure({{"others", {{{"name", "dog"}}, {{"name", "dogg"}}}}}), HasSubstr("zoo.others.1.name: there is no animal 'dogg'"));
+  EXPECT_THAT(failure({{"others", {{{"name", "dog"}}, {{"name", "dogg"}}}}}),
+              HasSubstr("zoo.others.1.name: there is no animal 'dogg'"));
   EXPECT_THAT(failure({{"others", {{"name", "dog"}}}}), HasSubstr("expected a list of animals"));
   EXPECT_THAT(error_of([] { read_zoo(json::object(), true); }), HasSubstr("zoo.guest: missing; expected an object"));
 }

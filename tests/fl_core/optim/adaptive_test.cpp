@@ -105,8 +105,7 @@ TEST(Adagrad, DividesByTheRootOfTheSum) {
 }
 
 TEST(Yogi, MovesItsSecondMomentTowardsTheSquaredGradient) {
-  // beta2 = 1/2, v = 4. g² = 1 < v: v = 4 - 0.5·1 = 3.5; g² = 9 > v: v = 3.5 + 0.5·9 = 8; g² = v = 8 leaves it... as
-  // far as floats hit it, so the equal case uses v = 4, g = 2.
+  // beta2 = 1/2, v = 4. g² = 4 = v leaves it; g² = 1 < v: v = 4 - 0.5·1 = 3.5; g² = 9 > v: v = 3.5 + 0.5·9 = 8.
   std::vector<float> w = {0};
   const auto optimizer = make("yogi", {{"beta2", 0.5}, {"initial_accumulator", 4}});
   const auto second = [&] { return optimizer->moments().back().second[0]; };
@@ -136,7 +135,10 @@ TEST(AdaptiveOptimizer, StartsFromItsInitialAccumulatorAgainAfterReset) {
 }
 
 TEST(AdaptiveOptimizer, RefusesBetasOfOneAndAZeroEpsilon) {
-  EXPECT_THAT(test::error_of([] { make("adam", {{"beta1", 1}}); }), HasSubstr("optimizer.beta1: got 1.0, expected a number from 0 to below 1"));
+  EXPECT_THAT(test::error_of([] {
+                make("adam", {{"beta1", 1}});
+              }),
+              HasSubstr("optimizer.beta1: got 1.0, expected a number from 0 to below 1"));
   EXPECT_THAT(test::error_of([] { make("yogi", {{"beta2", 1}}); }), HasSubstr("optimizer.beta2: got 1.0"));
   EXPECT_THAT(test::error_of([] { make("adam", {{"epsilon", 0}}); }), HasSubstr("optimizer.epsilon: got 0"));
   EXPECT_THAT(test::error_of([] { make("adagrad", {{"beta2", 0.9}}); }), HasSubstr("optimizer.beta2: unknown key"));

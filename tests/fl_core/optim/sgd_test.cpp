@@ -72,8 +72,14 @@ TEST(Sgd, KeepsNoMomentWithoutMomentum) {
 }
 
 TEST(Sgd, RefusesOptionsThatDoNotFitTogether) {
-  EXPECT_THAT(test::error_of([] { sgd({{"nesterov", true}}); }), HasSubstr("optimizer.nesterov: got true, expected false"));
-  EXPECT_THAT(test::error_of([] { sgd({{"nesterov", true}, {"momentum", 0.9}, {"dampening", 0.1}}); }), HasSubstr("optimizer.nesterov"));
+  EXPECT_THAT(test::error_of([] {
+                sgd({{"nesterov", true}});
+              }),
+              HasSubstr("optimizer.nesterov: got true, expected false"));
+  EXPECT_THAT(test::error_of([] {
+                sgd({{"nesterov", true}, {"momentum", 0.9}, {"dampening", 0.1}});
+              }),
+              HasSubstr("optimizer.nesterov"));
   EXPECT_THAT(test::error_of([] { sgd({{"dampening", 0.1}}); }), HasSubstr("optimizer.dampening: got 0.1, expected 0"));
   EXPECT_THAT(test::error_of([] { sgd({{"momentum", -0.1}}); }), HasSubstr("optimizer.momentum: got -0.1"));
 }

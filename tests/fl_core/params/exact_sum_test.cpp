@@ -213,13 +213,15 @@ TEST(ExactSum, CannotOverflowAtItsExtremes) {
   // below 2^63, for every bound and on both sides of a power of two.
   for (int bits = -20; bits <= 20; ++bits) {
     const float largest = std::nextafter(std::ldexp(1.0F, bits), 0.0F);
-    for (const std::uint64_t max_terms : {1ULL, 2ULL, 3ULL, 4096ULL, 4097ULL, 65'535ULL, (1ULL << 31) + 1, 1ULL << 32}) {
+    for (const std::uint64_t max_terms :
+         {1ULL, 2ULL, 3ULL, 4096ULL, 4097ULL, 65'535ULL, (1ULL << 31) + 1, 1ULL << 32}) {
       for (const float value : {largest, -largest}) {
         ExactSum sum(1, max_terms, bits);
         add(sum, {{value}, ExactSum::kMaxWeight});
         const std::int64_t term = sum.raw()[0];
         std::int64_t total = 0;
-        ASSERT_FALSE(__builtin_mul_overflow(term, static_cast<std::int64_t>(max_terms), &total)) << bits << " " << max_terms;
+        ASSERT_FALSE(__builtin_mul_overflow(term, static_cast<std::int64_t>(max_terms), &total))
+            << bits << " " << max_terms;
         ASSERT_LT(std::abs(term), 1LL << 51);
       }
     }

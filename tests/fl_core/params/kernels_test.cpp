@@ -94,7 +94,8 @@ TEST(KernelBits, AreTheSameForSgd) {
         expect_equal_bits([&](const Inputs& in, std::size_t offset) {
           Shifted weights(in.x, offset);
           Shifted moment(in.z, offset);
-          kernels::sgd({0.1F, momentum, nesterov ? 0.0F : 0.2F, weight_decay, nesterov}, weights.span(), in.y, moment.span());
+          kernels::sgd({0.1F, momentum, nesterov ? 0.0F : 0.2F, weight_decay, nesterov}, weights.span(), in.y,
+                       moment.span());
           weights.memory.insert(weights.memory.end(), moment.memory.begin(), moment.memory.end());
           return weights.memory;
         });
@@ -125,7 +126,8 @@ TEST(KernelBits, AreTheSameForHalfPrecision) {
 }
 
 TEST(Kernels, RoundTheProductBeforeTheSum) {
-  // (1 + 2^-12)² = 1 + 2^-11 + 2^-24; as a float the last bit is lost, and only a fused multiply-add would still see it.
+  // (1 + 2^-12)² = 1 + 2^-11 + 2^-24; as a float the last bit is lost, and only a fused multiply-add would still see
+  // it.
   const float x = 1 + 0x1p-12F;
   for (const bool portable : {true, false}) {
     kernels::use_portable(portable);
@@ -148,15 +150,18 @@ TEST(Kernels, ComputeWhatTheirNamesSay) {
 }
 
 TEST(Kernels, ReduceOverEightLanesInAFixedOrder) {
-  // Values of like size, so that another order of the additions rounds differently.
-  std::vector<float> x(1003);
+  // Values of like size, so that another order of the additions rounds differently for some of the lengths.
   Rng rng(1, Purpose::synthetic_data);
-  for (float& value : x) value = static_cast<float>(rng.normal());
-  double lanes[8] = {};
-  for (std::size_t i = 0; i < x.size(); ++i) lanes[i % 8] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  const double expected =
-      ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-  EXPECT_EQ(kernels::squared_norm(x), expected);
+  std::vector<float> x;
+  for (std::size_t length = 1; length <= 1000; ++length) {
+    x.push_back(static_cast<float>(rng.normal()));
+    double lanes[8] = {};
+    for (std::size_t i = 0; i < length; ++i) lanes[i % 8] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    const double expected =
+        ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    ASSERT_EQ(kernels::squared_norm(x), expected) << "length " << length;
+    ASSERT_EQ(kernels::squared_distance(x, std::vector<float>(length)), expected) << "length " << length;
+  }
 }
 
 TEST(Kernels, FindEveryValueThatIsNotFinite) {
@@ -180,7 +185,10 @@ TEST(Kernels, RefuseOperandsOfUnlikeLength) {
   std::vector<float> two(2);
   const std::vector<float> three(3);
   EXPECT_THAT(test::error_of([&] { kernels::axpy(1, three, two); }), testing::HasSubstr("differ in length"));
-  EXPECT_THAT(test::error_of([&] { kernels::sgd({0.1F, 0.9F}, two, two, {}); }), testing::HasSubstr("differ in length"));
+  EXPECT_THAT(test::error_of([&] {
+                kernels::sgd({0.1F, 0.9F}, two, two, {});
+              }),
+              testing::HasSubstr("differ in length"));
 }
 
 /// The value of an IEEE binary16 by its definition: 1 sign, 5 exponent and 10 fraction bits.

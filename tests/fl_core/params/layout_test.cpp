@@ -13,7 +13,9 @@ namespace {
 using test::error_of;
 using testing::HasSubstr;
 
-Slot weight(std::string name, std::vector<std::int64_t> shape) { return {std::move(name), std::move(shape), SlotKind::weight}; }
+Slot weight(std::string name, std::vector<std::int64_t> shape) {
+  return {std::move(name), std::move(shape), SlotKind::weight};
+}
 Slot statistic(std::string name, std::vector<std::int64_t> shape) {
   return {std::move(name), std::move(shape), SlotKind::statistic};
 }
@@ -44,7 +46,8 @@ TEST(Layout, KeepsItsFingerprintBetweenReleases) {
   // Client and server of different versions compare it: the text that is hashed must not change.
   const std::string text = "w:w:2:3\nmean:s:4\n";
   const std::string hex = sha256_hex(std::as_bytes(std::span(text)));
-  EXPECT_EQ(Layout({weight("w", {2, 3}), statistic("mean", {4})}).fingerprint(), std::stoull(hex.substr(0, 16), nullptr, 16));
+  EXPECT_EQ(Layout({weight("w", {2, 3}), statistic("mean", {4})}).fingerprint(),
+            std::stoull(hex.substr(0, 16), nullptr, 16));
 }
 
 TEST(Layout, RefusesSlotsThatCannotBe) {
