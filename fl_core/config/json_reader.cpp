@@ -30,6 +30,15 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
+bool is_utf8(const std::string& text) {
+  try {
+    json(text).dump();
+    return true;
+  } catch (const json::type_error&) {
+    return false;
+  }
+}
+
 /// "line:column" of the `byte`-th byte, counted from 1 as nlohmann::json does.
 std::string position(const std::string& text, std::size_t byte) {
   const std::size_t index = std::min(byte == 0 ? 0 : byte - 1, text.size());
@@ -70,8 +79,11 @@ json parse_json(const std::string& text, const std::string& source) {
 }
 
 json read_json_file(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) {
-    throw ConfigError(path.string() + ": no such file; expected an experiment in JSON (see simulations/experiments/)");
+  std::error_code ignored;  // what cannot be seen is reported by the reading below
+  const auto kind = std::filesystem::status(path, ignored).type();
+  if (kind == std::filesystem::file_type::not_found || kind == std::filesystem::file_type::directory) {
+    throw ConfigError(path.string() + (kind == std::filesystem::file_type::directory ? ": is a folder" : ": no such file") +
+                      "; expected an experiment in JSON (see simulations/experiments/)");
   }
   return parse_json(read_text_file(path, kFileLimitBytes), path.string());
 }
@@ -83,6 +95,7 @@ void apply_setting(json& document, const std::string& setting) {
   }
   const std::string path = setting.substr(0, equals);
   const std::string text = setting.substr(equals + 1);
+  if (!is_utf8(setting)) throw ConfigError("--set " + shown(json(setting)) + ": expected text in UTF-8");
   json value = json::accept(text) ? parse_json(text, "--set " + setting) : json(text);
 
   json* place = &document;

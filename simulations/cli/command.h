@@ -11,6 +11,10 @@
 namespace CLI {
 class App;
 }
+namespace fl {
+struct Experiment;
+struct Prepared;
+}
 
 namespace fl::cli {
 
@@ -34,6 +38,9 @@ void watch_signals();
 std::size_t available_cores();
 /// Versions of Tributary, LibTorch and the compiler, as written into the run folder.
 nlohmann::json versions();
+
+/// prepare() whose errors begin with `source`, the experiment's file.
+Prepared prepare_from(Experiment experiment, const std::string& source);
 
 struct RunRequest {
   std::filesystem::path folder;

@@ -147,7 +147,7 @@ void add_plan(CLI::App& app, Action& action) {
   command->callback([arguments, &action] {
     action = [arguments] {
       watch_signals();
-      const Prepared prepared = prepare(load_experiment(arguments->file, arguments->settings));
+      const Prepared prepared = prepare_from(load_experiment(arguments->file, arguments->settings), arguments->file);
       const nlohmann::json costs = plan(prepared, arguments->workers == 0 ? available_cores() : arguments->workers);
       if (arguments->json) {
         std::printf("%s\n", costs.dump().c_str());

@@ -65,7 +65,9 @@ class RunView {
     pace_.add(report);
     if (report.accuracy) measured_ = percent(*report.accuracy) + " accuracy";
     if (json_) {
-      std::printf("%s\n", to_json(report).dump().c_str());
+      nlohmann::json line = to_json(report);
+      line.erase("cohort");  // who did what is in metrics.jsonl; a line a round must stay short with large cohorts
+      std::printf("%s\n", line.dump().c_str());
       std::fflush(stdout);
     }
     const bool tenth = report.round == rounds_ || report.round % std::max(1U, rounds_ / 10) == 0;
@@ -145,18 +147,21 @@ std::filesystem::path fresh_folder(const std::filesystem::path& parent, const st
   return folder;
 }
 
+Prepared prepare_from(Experiment experiment, const std::string& source) {
+  try {
+    return prepare(std::move(experiment));
+  } catch (const ConfigError& error) {
+    throw ConfigError(source + ": " + error.what());
+  }
+}
+
 ExitCode run_and_show(const nlohmann::json& document, const std::string& source, const RunRequest& request,
                       nlohmann::json* summary_out) {
   watch_signals();
   Experiment experiment = parse_experiment(document, source);
   RunView view(experiment, request);
   view.progress().say("loading " + experiment.data.at("name").get<std::string>() + " …");
-  Prepared prepared;
-  try {
-    prepared = prepare(std::move(experiment));
-  } catch (const ConfigError& error) {
-    throw ConfigError(source + ": " + error.what());
-  }
+  const Prepared prepared = prepare_from(std::move(experiment), source);
   const ModelCost cost = prepared.model->cost();
   view.progress().say(prepared.experiment.name + ": " + human_count(static_cast<std::int64_t>(prepared.partition->clients())) + " clients, cohort " +
                       human_count(prepared.experiment.round.cohort) + ", " + human_count(prepared.experiment.rounds) + " rounds, " +

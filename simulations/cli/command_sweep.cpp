@@ -153,7 +153,7 @@ ExitCode sweep(const SweepArguments& arguments) {
     row.push_back(cell(summary, "model_sha256"));
     rows.push_back(row);
     line.update(summary);
-    if (arguments.json) std::printf("%s\n", line.dump().c_str());
+    if (arguments.json) std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     runs.push_back(read_run(folder));
   }
   progress.finish();

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -25,13 +26,13 @@ fl::ConfigError usage_error(const CLI::App& app, const CLI::ParseError& error, i
     return fl::ConfigError("expected a command" + fl::nearest_hint("", names) + "; 'fl --help' says more");
   }
   const CLI::App& command = *app.get_subcommands().front();
-  const std::string name = "fl " + command.get_name();
+  const std::string& name = command.get_name();
   const std::vector<std::string> unknown = app.remaining(true);
   if (dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr || unknown.empty()) {
-    return fl::ConfigError(name + ": " + error.what() + "; '" + name + " --help' lists the options");
+    return fl::ConfigError(name + ": " + error.what() + "; 'fl " + name + " --help' lists the options");
   }
   const std::string& word = unknown.front();
-  if (word[0] != '-') return fl::ConfigError(name + ": one argument too many, '" + word + "'; try '" + name + " --help'");
+  if (word[0] != '-') return fl::ConfigError(name + ": one argument too many, '" + word + "'; try 'fl " + name + " --help'");
   std::vector<std::string> options;
   for (const CLI::Option* option : command.get_options()) {
     for (const std::string& one : option->get_lnames()) options.push_back("--" + one);
@@ -62,7 +63,9 @@ int run(int argc, char** argv) {
   return static_cast<int>(code);
 }
 
-int fail(const std::string& message, fl::ExitCode code) {
+int fail(std::string message, fl::ExitCode code) {
+  // An error is one line, whatever a library or a file put into it.
+  std::replace_if(message.begin(), message.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, ' ');
   std::fprintf(stderr, "fl: %s\n", message.c_str());
   return static_cast<int>(code);
 }
