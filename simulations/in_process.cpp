@@ -201,7 +201,10 @@ void InProcess::for_each(std::size_t count, const std::function<void(Worker&, st
   work_ready_.notify_all();
   result_ready_.wait(lock, [&] { return remaining == 0 || worker_error_; });
   if (worker_error_) {
+    // Actions that other workers have begun still use this frame.
+    remaining -= actions_.size();
     actions_.clear();
+    result_ready_.wait(lock, [&] { return remaining == 0; });
     std::rethrow_exception(worker_error_);
   }
   if (error) std::rethrow_exception(error);

@@ -36,7 +36,7 @@ LIBRARIES = [
     ("SQLite", r"sqlite3(ext)?\.h$", r"aggregator/store/.*|tests/aggregator/.*",
      "the journal hides its database behind aggregator/store"),
     ("zlib", r"(zlib|zconf)\.h$", r"fl_core/ml/datasets/.*|tests/support/.*", "only the data sets read compressed files"),
-    ("CLI11", r"CLI/", r"simulations/cli/.*", "only the fl tool parses a command line"),
+    ("CLI11", r"CLI/", r"simulations/cli/.*|benchmarks/scenarios/.*", "only programs parse a command line"),
     ("GoogleTest", r"(gtest|gmock)/", r"tests/.*", "programs do not depend on the test library"),
     ("Google Benchmark", r"benchmark/", r"benchmarks/.*", "programs do not depend on the benchmark library"),
 ]
