@@ -96,7 +96,7 @@ void apply_setting(json& document, const std::string& setting) {
   const std::string path = setting.substr(0, equals);
   const std::string text = setting.substr(equals + 1);
   if (!is_utf8(setting)) throw ConfigError("--set " + shown(json(setting)) + ": expected text in UTF-8");
-  json value = json::accept(text) ? parse_json(text, "--set " + setting) : json(text);
+  json value = json::accept(text) ? parse_json(text, "--set " + path) : json(text);
 
   json* place = &document;
   std::size_t start = 0;

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "fl_core/base/buffer.h"
 #include "fl_core/base/error.h"
-#include "fl_core/config/json_reader.h"
 #include "fl_core/optim/optimizer.h"
 
 namespace fl {
@@ -36,8 +34,8 @@ struct AdaptiveOptions {
   }
   /// Throws ConfigError unless both betas are below 1.
   void check(const std::string& path) const {
-    if (beta1 >= 1) bad_value(join_path(path, "beta1"), beta1, "a number from 0 to below 1");
-    if (beta2 >= 1) bad_value(join_path(path, "beta2"), beta2, "a number from 0 to below 1");
+    if (beta1 >= 1) throw ConfigError(path + ".beta1: got " + std::to_string(beta1) + ", expected a number from 0 to below 1");
+    if (beta2 >= 1) throw ConfigError(path + ".beta2: got " + std::to_string(beta2) + ", expected a number from 0 to below 1");
   }
 };
 

@@ -52,7 +52,7 @@ void add_config(CLI::App& app, Action& action) {
     action = [arguments] {
       if (arguments->schema && arguments->json) std::printf("%s\n", experiment_schema().dump(2).c_str());
       if (arguments->schema && !arguments->json) print_schema();
-      if (arguments->file.empty() && !arguments->schema) throw ConfigError("fl config: expected an experiment FILE or --schema");
+      if (arguments->file.empty() && !arguments->schema) throw ConfigError("config: expected an experiment FILE or --schema; try 'fl config --help'");
       if (!arguments->file.empty()) {
         std::printf("%s\n", to_json(load_experiment(arguments->file, arguments->settings)).dump(2).c_str());
       }

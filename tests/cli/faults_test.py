@@ -77,7 +77,7 @@ class Kill(FaultTest):
             with self.subTest(kill=i, round=number, delay_s=delay_s, workers=workers):
                 folder = f"killed-{i}"
                 self.kill_at(["simulate", self.file, "--output", folder, "--workers", workers], number, delay_s)
-                if i % 3 == 0:
+                if i % 5 == 0:
                     # The run that goes on is killed as well.
                     self.kill_at(["resume", folder], number + 2, rng.uniform(0, 0.01))
                 self.resume_to_the_end(folder)
@@ -88,7 +88,7 @@ class Kill(FaultTest):
                 folder = "early-" + there
                 process = self.start("simulate", self.file, "--output", folder)
                 while there and process.poll() is None and not (self.folder / folder / there).exists():
-                    pass
+                    time.sleep(0.0005)
                 process.kill()
                 self.finish(process)
                 if (self.folder / folder / "experiment.json").exists():

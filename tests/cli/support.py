@@ -54,7 +54,7 @@ class Result:
 
     def __init__(self, code, out, err):
         self.code = code
-        self.out = out.decode("utf-8", "replace")
+        self.out = (out or b"").decode("utf-8", "replace")
         self.err = err.decode("utf-8", "replace")
 
     def objects(self):
@@ -87,8 +87,8 @@ class CliTest(unittest.TestCase):
 
     def start(self, *arguments, **options):
         """A running command; it is killed at the end of the test if it still runs then."""
-        process = subprocess.Popen([self.program, *map(os.fspath, map(_plain, arguments))], cwd=self.folder, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        process = subprocess.Popen([self.program, *arguments], cwd=self.folder, stdin=subprocess.DEVNULL, **options)
         self.addCleanup(_end, process)
         return process
 
@@ -117,10 +117,6 @@ class CliTest(unittest.TestCase):
         self.assertTrue(result.err.endswith("\n"))
         for part in parts:
             self.assertIn(part, lines[-1])
-
-
-def _plain(argument):
-    return argument if isinstance(argument, (str, bytes, os.PathLike)) else str(argument)
 
 
 def _end(process):
