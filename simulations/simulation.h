@@ -32,7 +32,7 @@ struct SimulationOptions {
   std::function<void()> worker_setup;  ///< runs first on every worker's thread (LibTorch's thread limits)
   std::function<void(const RoundReport&)> on_round;
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
-  std::function<bool()> should_stop;
+  std::function<bool()> should_stop;   ///< called from several threads at a time
 };
 
 /// Runs (or goes on with) a federation in this process and writes the run folder: experiment.json, journal.db, blobs/,

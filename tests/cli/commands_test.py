@@ -11,7 +11,7 @@ COMMANDS = ("simulate", "resume", "sweep", "plan", "doctor", "report", "config")
 # What benchmarks and scripts read from the last line of --json.
 SUMMARY = {"status", "rounds", "accuracy", "loss", "model_sha256", "seconds", "train_samples_per_s", "client_rounds_per_s",
            "peak_rss_bytes", "bytes_up", "bytes_down"}
-ROUND = {"round", "model_version", "abandoned", "cohort", "outcomes", "bytes_up", "bytes_down", "examples", "steps", "training_loss",
+ROUND = {"round", "model_version", "abandoned", "outcomes", "bytes_up", "bytes_down", "examples", "steps", "training_loss",
          "update_norm", "virtual_seconds", "wall_seconds", "wall_seconds_evaluation"}
 
 
@@ -38,10 +38,12 @@ class Simulate(support.CliTest):
         self.assertEqual([one["round"] for one in rounds if "accuracy" in one], [2, 4, 5])
         for one in rounds:
             self.assertLessEqual(ROUND, one.keys())
-            self.assertEqual(len(one["cohort"]["clients"]), 5)
             self.assertEqual(one["outcomes"], {"accepted": 5})
-        lines = (self.folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        self.assertEqual([json.loads(line) for line in lines], rounds)
+        # The file tells in addition who did what.
+        lines = [json.loads(line) for line in (self.folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        cohorts = [line.pop("cohort") for line in lines]
+        self.assertEqual(lines, rounds)
+        self.assertEqual([(len(set(cohort["clients"])), cohort["outcomes"]) for cohort in cohorts], [(5, [0] * 5)] * 5)
 
         self.assertLessEqual(SUMMARY, summary.keys())
         self.assertEqual(summary, read_json(self.folder / "run" / "run.json"))
@@ -176,10 +178,9 @@ class Doctor(support.CliTest):
 class Report(support.CliTest):
     def assert_stands_alone(self, path):
         page = path.read_text(encoding="utf-8")
-        self.assertTrue(page.lstrip().lower().startswith("<!doctype html>"))
-        self.assertIn("</html>", page)
-        without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
-        self.assertNotRegex(without_namespaces, r"(?i)https?://|<link|<iframe|@import|\bsrc=|url\((?!#)")
+        self.assertEqual((page[:15], page.rstrip()[-7:]), ("<!DOCTYPE html>", "</html>"))
+        found = re.findall(r"(?i)https?://[^\s\"'<]*|<link|<iframe|@import|\bsrc=|url\((?!#)", page)
+        self.assertEqual(set(found) - {"http://www.w3.org/2000/svg"}, set(), "only SVG's name may look like an address")
         return page
 
     def test_one_run(self):
@@ -188,7 +189,7 @@ class Report(support.CliTest):
         (self.folder / "run" / "report.html").unlink()
         self.assertEqual(self.fl("report", "run").out, "run/report.html\n")
         page = self.assert_stands_alone(self.folder / "run" / "report.html")
-        self.assertIn(run["model_sha256"], page)
+        self.assertTrue(run["model_sha256"] in page)
 
     def test_two_runs_are_compared(self):
         for seed in (1, 2):
@@ -196,7 +197,7 @@ class Report(support.CliTest):
         self.assertEqual(self.fl("report", "run-1", "run-2").out, "comparison.html\n")
         page = self.assert_stands_alone(self.folder / "comparison.html")
         for name in ("run-1", "run-2"):
-            self.assertIn(name, page)
+            self.assertTrue(name in page, name)
         self.assertEqual(self.fl("report", "run-1", "run-2", "--output", "both.html").out, "both.html\n")
         self.assertEqual((self.folder / "both.html").read_bytes(), (self.folder / "comparison.html").read_bytes())
 
@@ -204,8 +205,7 @@ class Report(support.CliTest):
         file = self.write("evil.json", experiment(rounds=1, description="<script>alert('&')</script>"))
         self.simulate(file, "run")
         page = self.assert_stands_alone(self.folder / "run" / "report.html")
-        self.assertNotIn("<script>alert", page)
-        self.assertIn("&lt;script&gt;alert", page)
+        self.assertEqual((page.count("<script>alert"), page.count("&lt;script&gt;alert") > 0), (0, True))
 
 
 class Config(support.CliTest):

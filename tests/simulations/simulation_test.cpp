@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -103,7 +104,7 @@ TEST_F(SimulationTest, InterruptedAnywhereThenResumedGivesTheSameBits) {
   const auto expected = reports_;
   for (int polls = 1; polls < 120; polls += 7) {
     const std::string folder = "cut" + std::to_string(polls);
-    int left = polls;
+    std::atomic<int> left = polls;  // polled by the engine and by workers
     stop_ = [&] { return --left < 0; };
     std::string result;
     try {
