@@ -11,6 +11,7 @@
 #include "client/batches.h"
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
+#include "fl_core/base/percentile.h"
 #include "fl_core/config/json_reader.h"
 #include "simulations/in_process.h"
 
@@ -21,6 +22,13 @@ constexpr std::size_t kClientsInReport = 50;
 constexpr std::uint64_t kSizesLookedAt = 10'000;
 
 std::uint64_t seed_of(const Experiment& experiment) { return static_cast<std::uint64_t>(experiment.seed); }
+
+/// Mean, p10 and p90 of the last per-client evaluation; null when there was none.
+nlohmann::json describe_clients(const std::vector<double>& ascending) {
+  if (ascending.empty()) return nullptr;
+  const double mean = std::accumulate(ascending.begin(), ascending.end(), 0.0) / static_cast<double>(ascending.size());
+  return {{"clients", ascending.size()}, {"mean", mean}, {"p10", percentile(ascending, 0.1)}, {"p90", percentile(ascending, 0.9)}};
+}
 
 /// Everything that lives as long as one run.
 class Simulation {
@@ -120,6 +128,7 @@ class Simulation {
                           {"rounds", totals.rounds},
                           {"accuracy", optional(totals.accuracy)},
                           {"loss", optional(totals.loss)},
+                          {"client_accuracy", describe_clients(totals.client_accuracy)},
                           {"model_sha256", totals.model_sha256},
                           {"seconds", totals.seconds_training + totals.seconds_evaluation},
                           {"train_samples_per_s", rate(static_cast<double>(totals.examples))},
@@ -187,11 +196,10 @@ nlohmann::json describe_partition(const Partition& partition, const Dataset& dat
   const std::uint64_t stride = (clients + kSizesLookedAt - 1) / kSizesLookedAt;
   for (ClientId client = 0; client < clients; client += stride) sizes.push_back(partition.shard_size(client));
   std::sort(sizes.begin(), sizes.end());
-  const auto quantile = [&](double q) { return sizes[static_cast<std::size_t>(q * static_cast<double>(sizes.size() - 1) + 0.5)]; };
   return {{"clients", clients},
           {"shown", ids},
           {"histogram", histogram},
-          {"sizes", {{"min", sizes.front()}, {"p10", quantile(0.1)}, {"median", quantile(0.5)}, {"p90", quantile(0.9)}, {"max", sizes.back()}}}};
+          {"sizes", {{"min", sizes.front()}, {"p10", percentile(sizes, 0.1)}, {"median", percentile(sizes, 0.5)}, {"p90", percentile(sizes, 0.9)}, {"max", sizes.back()}}}};
 }
 
 std::uint64_t peak_rss_bytes() {

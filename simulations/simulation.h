@@ -37,7 +37,7 @@ struct SimulationOptions {
 
 /// Runs (or goes on with) a federation in this process and writes the run folder: experiment.json, journal.db, blobs/,
 /// metrics.jsonl, model.safetensors, partition.json, run.json. Returns run.json: status, rounds, accuracy, loss,
-/// model_sha256, seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, ….
+/// client_accuracy {clients, mean, p10, p90} or null, model_sha256, seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, ….
 /// The model's bits do not depend on `workers`. Throws Interrupted and TrainingError after run.json was written, and
 /// IoError; what was committed before is safe.
 nlohmann::json run_simulation(const Prepared& prepared, const SimulationOptions& options);

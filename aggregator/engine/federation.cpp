@@ -121,6 +121,7 @@ Verdict Federation::observe(const RoundReport& report) {
   totals_.seconds_evaluation += report.wall_seconds_evaluation;
   if (report.accuracy) totals_.accuracy = report.accuracy;
   if (report.loss) totals_.loss = report.loss;
+  if (!report.client_accuracy.empty()) totals_.client_accuracy = report.client_accuracy;
   abandoned_in_a_row_ = report.abandoned ? abandoned_in_a_row_ + 1 : 0;
   Verdict verdict = Verdict::go_on;
   for (const auto& observer : observers_) {

@@ -36,6 +36,7 @@ struct FederationTotals {
   double seconds_evaluation = 0;
   std::optional<double> accuracy;   ///< of the last evaluation
   std::optional<double> loss;
+  std::vector<double> client_accuracy;  ///< of the last per-client evaluation, ascending
   std::string model_sha256;
 };
 

@@ -108,6 +108,10 @@ void print_summary(const Experiment& experiment, const nlohmann::json& summary, 
   const auto line = [](const char* what, const std::string& value) { std::printf("%-10s %s\n", what, value.c_str()); };
   const auto number = [&](const char* key) { return summary.at(key).is_number() ? summary.at(key).get<double>() : std::nan(""); };
   if (summary.at("accuracy").is_number()) line("accuracy", percent(number("accuracy")) + " on the test set, after round " + summary.at("rounds").dump());
+  if (const auto& clients = summary.at("client_accuracy"); !clients.is_null()) {
+    line("clients", percent(clients.at("mean").get<double>()) + " mean, " + percent(clients.at("p10").get<double>()) + " p10, " +
+                        percent(clients.at("p90").get<double>()) + " p90 of " + clients.at("clients").dump() + " clients on their held-out examples");
+  }
   bool inside = true;
   const std::string expected = verdict(experiment, summary, inside);
   if (!expected.empty()) std::printf("%s\n", expected.c_str());

@@ -69,13 +69,6 @@ const RoundReport* last_with(const RunData& run, std::vector<double> RoundReport
   return nullptr;
 }
 
-double percentile(const std::vector<double>& ascending, double share) {
-  if (ascending.empty()) return std::numeric_limits<double>::quiet_NaN();
-  // The small amount keeps 0.1 × 10 at rank 1 whatever its rounding.
-  const double rank = std::ceil(share * static_cast<double>(ascending.size()) - 1e-9);
-  return ascending[static_cast<std::size_t>(std::clamp(rank, 1.0, static_cast<double>(ascending.size()))) - 1];
-}
-
 std::vector<double> client_accuracies(const RoundReport& report) {
   std::vector<double> values;
   for (const double value : report.client_accuracy) {

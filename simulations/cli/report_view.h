@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "fl_core/base/percentile.h"
 #include "simulations/cli/report.h"
 #include "simulations/cli/report_chart.h"
 
@@ -34,8 +35,6 @@ std::optional<Band> expected_band(const RunData& run, const std::string& metric)
 std::string status_of(const RunData& run);
 /// The last report that has per-class, or per-client, accuracies; nullptr if none.
 const RoundReport* last_with(const RunData& run, std::vector<double> RoundReport::*list);
-/// Nearest-rank percentile (share in (0, 1]) of ascending values.
-double percentile(const std::vector<double>& ascending, double share);
 /// The finite ones of a report's per-client accuracies, ascending.
 std::vector<double> client_accuracies(const RoundReport& report);
 

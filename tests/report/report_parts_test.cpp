@@ -121,12 +121,12 @@ TEST(HeatMap, SharesColumnsAmongManyClasses) {
 
 TEST(Percentile, IsTheNearestRank) {
   const std::vector<double> ten = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
-  EXPECT_EQ(report::percentile(ten, 0.1), 1);
-  EXPECT_EQ(report::percentile(ten, 0.11), 2);
-  EXPECT_EQ(report::percentile(ten, 0.9), 9);
-  EXPECT_EQ(report::percentile(ten, 1), 10);
-  EXPECT_EQ(report::percentile({5}, 0.1), 5);
-  EXPECT_TRUE(std::isnan(report::percentile({}, 0.5)));
+  EXPECT_EQ(percentile(ten, 0.1), 1);
+  EXPECT_EQ(percentile(ten, 0.11), 2);
+  EXPECT_EQ(percentile(ten, 0.9), 9);
+  EXPECT_EQ(percentile(ten, 1), 10);
+  EXPECT_EQ(percentile(std::vector<double>{5}, 0.1), 5);
+  EXPECT_TRUE(std::isnan(percentile(std::vector<double>{}, 0.5)));
 }
 
 TEST(ReportText, WritesNumbersAsPeopleReadThem) {
