@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "fl_core/base/error.h"
 
@@ -78,7 +79,7 @@ Arrival InProcess::deliver(std::map<Key, Job>::iterator first, std::unique_lock<
   Job job = std::move(first->second);
   now_ = std::max(now_, first->first.first);
   jobs_.erase(first);
-  if (job.held) --held_;
+  release(job);
   lock.unlock();
   work_ready_.notify_all();
   Arrival arrival{Arrival::Kind::left, job.client, job.round, now_, std::nullopt};
@@ -101,8 +102,14 @@ void InProcess::close_round(std::uint32_t round) {
     *job.withdrawn = true;
     job.answer.reset();
     if (job.state == State::queued) job.state = State::done;
+    if (job.state == State::done) release(job);
   }
   result_ready_.notify_all();
+  work_ready_.notify_all();
+}
+
+void InProcess::release(Job& job) {
+  if (std::exchange(job.held, false)) --held_;
 }
 
 InProcess::Job* InProcess::next_job() {
@@ -159,7 +166,11 @@ void InProcess::run_job(Worker& worker, Job& job, std::unique_lock<std::mutex>& 
   }
   lock.lock();
   job.state = State::done;
-  if (!job.closed) job.answer = std::move(result);
+  if (job.closed) {
+    release(job);
+  } else {
+    job.answer = std::move(result);
+  }
   job.error = error;
   job.task.reset();
   result_ready_.notify_all();
@@ -199,15 +210,18 @@ void InProcess::for_each(std::size_t count, const std::function<void(Worker&, st
     });
   }
   work_ready_.notify_all();
-  result_ready_.wait(lock, [&] { return remaining == 0 || worker_error_; });
-  if (worker_error_) {
-    // Actions that other workers have begun still use this frame.
-    remaining -= actions_.size();
-    actions_.clear();
-    result_ready_.wait(lock, [&] { return remaining == 0; });
-    std::rethrow_exception(worker_error_);
+  bool stopped = false;
+  while (remaining != 0 && !worker_error_ && !stopped) {
+    result_ready_.wait_for(lock, kStopPoll);
+    stopped = parts_.should_stop && parts_.should_stop();
   }
+  // Actions that were begun still use this frame; those that were not are dropped.
+  remaining -= actions_.size();
+  actions_.clear();
+  result_ready_.wait(lock, [&] { return remaining == 0; });
+  if (worker_error_) std::rethrow_exception(worker_error_);
   if (error) std::rethrow_exception(error);
+  if (stopped) throw Interrupted("the run was interrupted");
 }
 
 }  // namespace fl

@@ -53,7 +53,8 @@ class InProcess final : public Transport {
   /// Sets the clock of a resumed run. REQUIRES: nothing was sent yet.
   void start_at(Seconds time) { now_ = time; }
 
-  /// Runs action(worker, i) for i in [0, count) on the workers and waits. Rethrows what an action throws.
+  /// Runs action(worker, i) for i in [0, count) on the workers and waits. Rethrows what an action throws; throws Interrupted
+  /// when asked to stop, with some actions not run.
   void for_each(std::size_t count, const std::function<void(Worker&, std::size_t)>& action);
 
  private:
@@ -64,7 +65,7 @@ class InProcess final : public Transport {
     std::optional<Message> task;
     bool leaves = false;
     bool closed = false;
-    bool held = false;  ///< run by a worker and not delivered yet: counts against the window
+    bool held = false;  ///< its worker's result waits to be delivered (or is being made): counts against the window
     State state = State::queued;
     std::shared_ptr<std::atomic<bool>> withdrawn;
     std::optional<Message> answer;
@@ -74,6 +75,8 @@ class InProcess final : public Transport {
 
   void work();
   Job* next_job();
+  /// The job holds no result any more, so others may start.
+  void release(Job& job);
   void run_job(Worker& worker, Job& job, std::unique_lock<std::mutex>& lock);
   std::optional<Message> answer(Worker& worker, ClientId client, const Message& task, const std::atomic<bool>& withdrawn);
   Arrival deliver(std::map<Key, Job>::iterator first, std::unique_lock<std::mutex>& lock);

@@ -12,6 +12,7 @@
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
 #include "fl_core/base/percentile.h"
+#include "fl_core/base/sha256.h"
 #include "fl_core/config/json_reader.h"
 #include "simulations/in_process.h"
 
@@ -45,7 +46,7 @@ class Simulation {
         transport_(InProcessParts{experiment(), *prepared.partition, *prepared.data.train, *codec_, [this] { return make_worker(); }, options.should_stop},
                    options.workers),
         engine_(RoundParts{experiment(), transport_, *sampler_, *strategy_, *codec_, initial_->layout(), prepared.partition->clients(),
-                           [this](std::size_t answered, std::size_t asked) { progress(answered, asked); }}) {
+                           options.on_progress}) {
     note_facts();
   }
 
@@ -53,9 +54,8 @@ class Simulation {
     ParameterVector start(initial_->layout());
     std::copy(initial_->weights().begin(), initial_->weights().end(), start.values().begin());
     Federation federation(FederationParts{experiment(), folder_, engine_, *strategy_, [this](const ParameterVector& global) { return evaluate(global); },
-                                          [this](const RoundReport& report) { completed(report); }, [this](Seconds time) { transport_.start_at(time); }, options_.should_stop},
+                                          options_.on_round, [this](Seconds time) { transport_.start_at(time); }, options_.should_stop},
                           std::move(start));
-    round_ = federation.totals().rounds + 1;
     try {
       federation.run();
     } catch (const Interrupted&) {
@@ -85,16 +85,23 @@ class Simulation {
     return strategies().create(experiment().strategy, "strategy", context);
   }
 
-  /// A resumed run must see the same data; everything else is in experiment.json.
+  /// A resumed run must have the same data and the same experiment, but for a number of rounds that may be raised.
   void note_facts() {
-    const std::string data = prepared_.data.train->fingerprint() + prepared_.data.test->fingerprint();
-    const auto known = folder_.store().meta("data_sha256");
-    if (known && *known != data) {
-      throw ConfigError("data: the files have changed since this run began, so it cannot go on to the same bits; restore them, or start a new run");
-    }
-    if (!known) folder_.store().set_meta("data_sha256", data);
+    check_fact("data_sha256", prepared_.data.train->fingerprint() + prepared_.data.test->fingerprint(),
+               "data: the files have changed since this run began, so it cannot go on to the same bits; restore them, or start a new run");
+    nlohmann::json without_rounds = to_json(experiment());
+    without_rounds.erase("rounds");
+    const std::string text = without_rounds.dump();
+    check_fact("experiment_sha256", sha256_hex(std::as_bytes(std::span(text))),
+               "experiment.json was changed since this run began; only 'rounds' may be: undo the change, or start a new run");
     if (options_.versions != nullptr) folder_.store().set_meta("versions", options_.versions->dump());
     write_file_atomically(folder_.path() / "partition.json", describe_partition(*prepared_.partition, *prepared_.data.train, kClientsInReport).dump() + "\n");
+  }
+
+  void check_fact(const std::string& key, const std::string& value, const char* complaint) {
+    const auto known = folder_.store().meta(key);
+    if (known && *known != value) throw ConfigError(complaint);
+    if (!known) folder_.store().set_meta(key, value);
   }
 
   Evaluation evaluate(const ParameterVector& global) {
@@ -110,15 +117,6 @@ class Simulation {
     Evaluation all;
     for (const Evaluation& one : sums) all.merge(one);
     return all;
-  }
-
-  void progress(std::size_t answered, std::size_t asked) {
-    if (options_.on_progress) options_.on_progress(round_, answered, asked);
-  }
-
-  void completed(const RoundReport& report) {
-    round_ = report.round + 1;
-    if (options_.on_round) options_.on_round(report);
   }
 
   nlohmann::json write_summary(const FederationTotals& totals, const std::string& status) {
@@ -152,7 +150,6 @@ class Simulation {
   std::unique_ptr<Strategy> strategy_;
   InProcess transport_;
   RoundEngine engine_;
-  std::uint32_t round_ = 1;
 };
 
 }  // namespace

@@ -36,7 +36,6 @@ Federation::Federation(FederationParts parts, ParameterVector initial) : parts_(
   for (std::size_t i = 0; i < specs.size(); ++i) {
     observers_.push_back(observers().create(specs[i], "observers." + std::to_string(i)));
   }
-  restore();
 }
 
 void Federation::restore() {
@@ -60,6 +59,7 @@ void Federation::restore() {
 }
 
 void Federation::run() {
+  restore();
   const auto rounds = static_cast<std::uint32_t>(parts_.experiment.rounds);
   while (last_.round < rounds && !totals_.stopped_early) {
     if (parts_.should_stop && parts_.should_stop()) throw Interrupted("the run was interrupted");

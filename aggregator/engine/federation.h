@@ -44,10 +44,10 @@ struct FederationTotals {
 /// on with one; what it does next depends on the journal alone.
 class Federation {
  public:
-  /// `initial` is the model of round 0; a run that is gone on with replaces it by its newest checkpoint.
+  /// `initial` is the model of round 0; run() replaces it by the newest checkpoint when there is one.
   Federation(FederationParts parts, ParameterVector initial);
 
-  /// Runs what is left. Throws Interrupted, TrainingError (too many abandoned rounds in a row), IoError; what was committed
+  /// Takes up the newest checkpoint, or commits the first, and runs what is left. Call it once. Throws Interrupted, TrainingError (too many abandoned rounds in a row), IoError; what was committed
   /// before is safe, and totals() counts it.
   void run();
   const FederationTotals& totals() const { return totals_; }

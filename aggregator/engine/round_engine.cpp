@@ -80,7 +80,7 @@ void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std:
     if (arrival->round != round || place == cohort.size() || answered[place]) continue;
     answered[place] = true;
     --outstanding;
-    if (parts_.on_progress) parts_.on_progress(cohort.size() - outstanding, cohort.size());
+    if (parts_.on_progress) parts_.on_progress(round, cohort.size() - outstanding, cohort.size());
     report.cohort[place].outcome = judge(*arrival, version, progress, report);
   }
   parts_.transport.close_round(round);

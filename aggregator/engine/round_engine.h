@@ -22,8 +22,8 @@ struct RoundParts {
   const Codec& codec;
   SharedLayout layout;
   std::uint64_t population = 0;  ///< clients that exist, with ids 0 … population - 1
-  /// Called after every arrival of a round with (answered, asked); may be empty.
-  std::function<void(std::size_t, std::size_t)> on_progress;
+  /// Called after every arrival of a round; may be empty.
+  std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
 };
 
 /// The synchronous round: choose a cohort, send the model, fold updates in as they arrive, move the model. Plain blocking

@@ -20,7 +20,7 @@ namespace {
 [[noreturn]] void fail(const std::string& doing, const std::filesystem::path& path, int error) {
   std::string hint;
   if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume'";
-  if (error == EACCES || error == EROFS || error == EPERM) hint = "; choose a folder that you may write to (--output DIR)";
+  if (error == EACCES || error == EROFS || error == EPERM || error == ENOTDIR) hint = "; choose a folder that you may write to (--output DIR)";
   throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error) + hint);
 }
 

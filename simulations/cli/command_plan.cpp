@@ -115,8 +115,10 @@ void print_plan(const nlohmann::json& p, std::int64_t rounds) {
   const auto number = [&](const char* key) { return p.at(key).get<double>(); };
   const auto line = [](const char* what, const std::string& value) { std::printf("%-22s %s\n", what, value.c_str()); };
   line("parameters", human_count(p.at("parameters").get<std::int64_t>()));
-  line("FLOPs per example", human_count(p.at("forward_flops_per_example").get<std::int64_t>()) + " forward, " +
-                                human_count(p.at("training_flops_per_example").get<std::int64_t>()) + " training");
+  const auto forward = p.at("forward_flops_per_example").get<std::int64_t>();
+  line("FLOPs per example", forward == 0 ? "unknown (a module of your own)"
+                                         : human_count(forward) + " forward, " +
+                                               human_count(p.at("training_flops_per_example").get<std::int64_t>()) + " training");
   line("clients", human_count(p.at("clients").get<std::int64_t>()));
   line("examples a round", human_count(static_cast<std::int64_t>(number("examples_per_round"))));
   line("traffic a round", human_bytes(number("bytes_down_per_round")) + " down, " + human_bytes(number("bytes_up_per_round")) + " up");

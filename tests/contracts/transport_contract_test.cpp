@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <thread>
 
 #include "simulations/in_process.h"
 #include "tests/support/toy_model.h"
@@ -163,6 +164,27 @@ TEST(WorkerPool, RunsEveryActionOnceAndPassesOnWhatOneThrows) {
   for (const auto& count : calls) EXPECT_EQ(count, 1);
   EXPECT_THROW(pool.for_each(5, [](Worker&, std::size_t i) { if (i == 3) throw ConfigError("no"); }), ConfigError);
   pool.for_each(0, [](Worker&, std::size_t) {});
+}
+
+TEST(WorkerPool, AskedToStopItDropsWhatIsLeft) {
+  const Experiment experiment = parse_experiment(test::toy_experiment(), "test");
+  const DataSplits data = data_sources().create(experiment.data, "data")->load(3);
+  const auto partition = partitions().create(experiment.partition, "partition", PartitionContext{data.train, 3, "partition"});
+  const auto codec = codecs().create(experiment.codec, "codec");
+  std::atomic<int> polls = 0;
+  InProcess pool({experiment, *partition, *data.train, *codec,
+                  [&] { return Worker{test::make_toy_model(data.train->shape(), 1), trainers().create(experiment.trainer, "trainer")}; },
+                  [&] { return ++polls > 0; }},
+                 1);
+  int calls = 0;
+  // The one worker stays in the first action until the caller has asked whether to stop; it asks under the pool's lock and
+  // drops the other actions before it lets go.
+  const auto action = [&](Worker&, std::size_t) {
+    ++calls;
+    while (polls == 0) std::this_thread::yield();
+  };
+  EXPECT_THROW(pool.for_each(1000, action), Interrupted);
+  EXPECT_EQ(calls, 1);
 }
 
 TEST(WorkerPool, AWorkerThatCannotBeMadeIsAnErrorOfTheCaller) {

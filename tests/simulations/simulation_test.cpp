@@ -168,6 +168,19 @@ TEST_F(SimulationTest, RefusesToGoOnWithOtherData) {
   EXPECT_NE(message.find("data: the files have changed"), std::string::npos) << message;
 }
 
+TEST_F(SimulationTest, RefusesToGoOnWithAnotherExperimentButTakesMoreRounds) {
+  document_["rounds"] = 4;
+  const std::string four = run(1, "whole").at("model_sha256");
+  document_["rounds"] = 2;
+  run(1, "grown");
+  document_["trainer"]["learning_rate"] = 0.2;
+  const std::string message = test::error_of([&] { run(1, "grown", true); });
+  EXPECT_NE(message.find("experiment.json was changed"), std::string::npos) << message;
+  document_["trainer"]["learning_rate"] = 0.1;
+  document_["rounds"] = 4;
+  EXPECT_EQ(run(1, "grown", true).at("model_sha256"), four);
+}
+
 TEST_F(SimulationTest, CohortAboveThePopulationIsAnError) {
   document_["round"]["cohort"] = 21;
   const std::string message = test::error_of([&] { run(); });
