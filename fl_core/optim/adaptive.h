@@ -34,8 +34,9 @@ struct AdaptiveOptions {
   }
   /// Throws ConfigError unless both betas are below 1.
   void check(const std::string& path) const {
-    if (beta1 >= 1) throw ConfigError(path + ".beta1: got " + std::to_string(beta1) + ", expected a number from 0 to below 1");
-    if (beta2 >= 1) throw ConfigError(path + ".beta2: got " + std::to_string(beta2) + ", expected a number from 0 to below 1");
+    for (const auto& [key, beta] : {std::pair("beta1", beta1), std::pair("beta2", beta2)}) {
+      if (beta >= 1) throw ConfigError(path + "." + key + ": got 1.0, expected a number from 0 to below 1");
+    }
   }
 };
 
