@@ -98,7 +98,7 @@ configure() {
 build_target() {
   local start=$SECONDS
   local -a command=(cmake --build "$build" -j "$(jobs)" --target "$@")
-  say "building $* (the first time takes about ten minutes on two cores)"
+  say "building $* (the first time takes minutes)"
   if [[ -t 1 ]]; then "${command[@]}" < /dev/null; else "${command[@]}" < /dev/null 2>&1 | condense; fi
   say "built in $(minutes $((SECONDS - start)))"
 }
