@@ -29,6 +29,11 @@ void add_doctor(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
 void add_config(CLI::App& app, Action& action);
 
+/// --set PATH=VALUE, any number of times.
+void add_set_option(CLI::App& command, std::vector<std::string>& settings);
+/// --workers N; `workers` gets the default, one a core.
+void add_workers_option(CLI::App& command, std::size_t& workers);
+
 /// Whether Ctrl-C or SIGTERM came since watch_signals().
 bool stop_requested();
 /// From now on the first Ctrl-C asks politely; a second one ends the process.

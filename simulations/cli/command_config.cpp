@@ -44,8 +44,7 @@ void add_config(CLI::App& app, Action& action) {
   };
   auto arguments = std::make_shared<Arguments>();
   command->add_option("FILE", arguments->file, "Experiment in JSON");
-  command->add_option("--set", arguments->settings, "Changes one key: --set trainer.epochs=5")->type_name("PATH=VALUE")
-      ->allow_extra_args(false);
+  add_set_option(*command, arguments->settings);
   command->add_flag("--schema", arguments->schema, "Print every key with type, default, unit and meaning");
   command->add_flag("--json", arguments->json, "With --schema: as JSON");
   command->callback([arguments, &action] {

@@ -142,15 +142,14 @@ void add_plan(CLI::App& app, Action& action) {
   };
   auto arguments = std::make_shared<Arguments>();
   command->add_option("FILE", arguments->file, "Experiment in JSON")->required();
-  command->add_option("--set", arguments->settings, "Changes one key: --set trainer.epochs=5")->type_name("PATH=VALUE")
-      ->allow_extra_args(false);
-  command->add_option("--workers", arguments->workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
+  add_set_option(*command, arguments->settings);
+  add_workers_option(*command, arguments->workers);
   command->add_flag("--json", arguments->json, "One JSON object");
   command->callback([arguments, &action] {
     action = [arguments] {
       watch_signals();
       const Prepared prepared = prepare_from(load_experiment(arguments->file, arguments->settings), arguments->file);
-      const nlohmann::json costs = plan(prepared, arguments->workers == 0 ? available_cores() : arguments->workers);
+      const nlohmann::json costs = plan(prepared, arguments->workers);
       if (arguments->json) {
         std::printf("%s\n", costs.dump().c_str());
       } else {

@@ -141,6 +141,15 @@ std::size_t available_cores() {
   return static_cast<std::size_t>(std::max(1, CPU_COUNT(&set)));
 }
 
+void add_set_option(CLI::App& command, std::vector<std::string>& settings) {
+  command.add_option("--set", settings, "Changes one key: --set trainer.epochs=5")->type_name("PATH=VALUE")->allow_extra_args(false);
+}
+
+void add_workers_option(CLI::App& command, std::size_t& workers) {
+  workers = available_cores();
+  command.add_option("--workers", workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
+}
+
 nlohmann::json versions() {
   return {{"tributary_version", FL_VERSION}, {"torch_version", torch_version()}, {"compiler", __VERSION__}};
 }
@@ -208,9 +217,8 @@ void add_simulate(CLI::App& app, Action& action) {
   };
   auto arguments = std::make_shared<Arguments>();
   command->add_option("FILE", arguments->file, "Experiment in JSON")->required();
-  command->add_option("--set", arguments->settings, "Changes one key: --set trainer.epochs=5")->type_name("PATH=VALUE")
-      ->allow_extra_args(false);
-  command->add_option("--workers", arguments->workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
+  add_set_option(*command, arguments->settings);
+  add_workers_option(*command, arguments->workers);
   command->add_option("--output", arguments->output, "Run folder; default: runs/NAME")->type_name("DIR");
   command->add_flag("--json", arguments->json, "One JSON object a round on standard output, and a last one with the summary");
   command->add_flag("--check", arguments->check, "Exit with 6 when the experiment's expected band is missed");
@@ -221,7 +229,7 @@ void add_simulate(CLI::App& app, Action& action) {
       const Experiment experiment = parse_experiment(document, arguments->file);
       RunRequest request;
       request.folder = arguments->output.empty() ? fresh_folder("runs", experiment.name) : std::filesystem::path(arguments->output);
-      request.workers = arguments->workers == 0 ? available_cores() : arguments->workers;
+      request.workers = arguments->workers;
       request.json = arguments->json;
       request.check = arguments->check;
       return run_and_show(document, arguments->file, request);
@@ -238,7 +246,7 @@ void add_resume(CLI::App& app, Action& action) {
   };
   auto arguments = std::make_shared<Arguments>();
   command->add_option("DIR", arguments->folder, "Run folder")->required();
-  command->add_option("--workers", arguments->workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
+  add_workers_option(*command, arguments->workers);
   command->add_flag("--json", arguments->json, "One JSON object a round on standard output, and a last one with the summary");
   command->callback([arguments, &action] {
     action = [arguments] {
@@ -250,7 +258,7 @@ void add_resume(CLI::App& app, Action& action) {
       RunRequest request;
       request.folder = folder;
       request.resume = true;
-      request.workers = arguments->workers == 0 ? available_cores() : arguments->workers;
+      request.workers = arguments->workers;
       request.json = arguments->json;
       return run_and_show(read_json_file(file), file.string(), request);
     };

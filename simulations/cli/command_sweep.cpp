@@ -99,7 +99,7 @@ nlohmann::json run_one(const SweepArguments& arguments, const nlohmann::json& do
   nlohmann::json summary;
   RunRequest request;
   request.folder = folder;
-  request.workers = arguments.workers == 0 ? available_cores() : arguments.workers;
+  request.workers = arguments.workers;
   request.quiet = true;
   request.resume = std::filesystem::exists(folder / "experiment.json");
   if (request.resume) {
@@ -172,9 +172,8 @@ void add_sweep(CLI::App& app, Action& action) {
       ->required()
       ->type_name("PATH=V,V…")
       ->allow_extra_args(false);
-  command->add_option("--set", arguments->settings, "Changes one key in every run")->type_name("PATH=VALUE")
-      ->allow_extra_args(false);
-  command->add_option("--workers", arguments->workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
+  add_set_option(*command, arguments->settings);
+  add_workers_option(*command, arguments->workers);
   command->add_option("--output", arguments->output, "Folder of the runs; default: runs/NAME-sweep. Called again, it goes on where it stopped")->type_name("DIR");
   command->add_flag("--json", arguments->json, "One JSON object a run");
   command->callback([arguments, &action] { action = [arguments] { return sweep(*arguments); }; });
