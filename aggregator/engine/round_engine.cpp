@@ -103,7 +103,7 @@ Outcome RoundEngine::judge(const Arrival& arrival, std::uint32_t version, Progre
     const UpdateHeader header = parse_update_header(message);
     if (header.round != report.round || header.model_version != version) return Outcome::wrong_round;
     if (header.fingerprint != parts_.layout->fingerprint()) return Outcome::wrong_model;
-    if (header.codec != parts_.experiment.codec.at("name")) throw ProtocolError("encoded with the codec '" + header.codec + "'");
+    if (header.codec != parts_.experiment.codec.at("name").get<std::string>()) throw ProtocolError("encoded with the codec '" + header.codec + "'");
     return fold(message, header, progress, report);
   } catch (const ProtocolError& error) {
     last_reason_ = "client " + std::to_string(arrival.client) + ": " + error.what();

@@ -1,5 +1,6 @@
 #include "simulations/cli/report_text.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
