@@ -51,6 +51,7 @@ std::string position(const std::string& text, std::size_t byte) {
 }  // namespace
 
 json parse_json(const std::string& text, const std::string& source) {
+  if (text.find_first_not_of(" \t\r\n") == std::string::npos) throw ConfigError(source + ":1:1: not valid JSON: it is empty; expected an object {…}");
   std::vector<std::set<std::string>> keys;
   const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
     const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;

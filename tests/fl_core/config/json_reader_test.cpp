@@ -35,7 +35,7 @@ TEST(ParseJson, NamesLineAndColumnOfASyntaxError) {
 }
 
 TEST(ParseJson, RefusesWhatIsNotOneWholeDocument) {
-  EXPECT_THAT(parse_error(""), HasSubstr("unexpected end of input"));
+  EXPECT_THAT(parse_error(""), HasSubstr("it is empty; expected an object"));
   EXPECT_THAT(parse_error("{\"a\": [1, 2"), HasSubstr("unexpected end of input"));
   EXPECT_THAT(parse_error("{} {}"), HasSubstr("expected end of input"));
   EXPECT_THAT(parse_error("{\"a\": NaN}"), HasSubstr("invalid literal"));
