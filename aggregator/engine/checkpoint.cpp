@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -21,13 +20,6 @@ namespace fl {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void fail(const std::string& doing, const fs::path& path, int error) {
-  std::string hint;
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume'";
-  if (error == EACCES || error == EROFS || error == EPERM) hint = "; choose a folder that you may write to (--output DIR)";
-  throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error) + hint);
-}
 
 /// The process that wrote its number into a lock file, as text.
 std::string holder_of(int lock) {
@@ -122,12 +114,12 @@ std::vector<std::byte> RunFolder::read_blob(const std::string& sha256) const {
 void RunFolder::take_lock() {
   const fs::path path = path_ / "lock";
   lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) fail("create", path, errno);
+  if (lock_ < 0) fail_writing("create", path, errno);
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     const int error = errno;
     const std::string holder = holder_of(lock_);
     ::close(lock_);
-    if (error != EWOULDBLOCK) fail("lock", path, error);
+    if (error != EWOULDBLOCK) fail_writing("lock", path, error);
     throw ConfigError(path_.string() + " is in use by " + holder + "; wait for it, or choose another --output");
   }
   const std::string number = std::to_string(::getpid());
@@ -142,7 +134,7 @@ void RunFolder::check_unused() const {
   }
   std::error_code error;
   fs::directory_iterator entries(path_, error);
-  if (error) fail("read the folder", path_, error.value());
+  if (error) fail_writing("read the folder", path_, error.value());
   for (const fs::directory_entry& entry : entries) {
     const std::string name = entry.path().filename().string();
     if (name == "lock" || name == "experiment.json.partial") continue;  // of an attempt that died at once
@@ -179,7 +171,7 @@ void RunFolder::publish_model(const std::string& sha256) {
     write_file_atomically(model, read_blob(sha256));  // no hard links here
     return;
   }
-  if (::rename(link.c_str(), model.c_str()) != 0) fail("replace", model, errno);
+  if (::rename(link.c_str(), model.c_str()) != 0) fail_writing("replace", model, errno);
 }
 
 void RunFolder::remove_old_blobs() {
@@ -200,7 +192,7 @@ void RunFolder::append_metrics(const RoundReport& report) {
   const fs::path path = path_ / "metrics.jsonl";
   const std::string line = to_json(report).dump() + "\n";
   const int file = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-  if (file < 0) fail("open", path, errno);
+  if (file < 0) fail_writing("open", path, errno);
   int error = 0;
   for (std::size_t done = 0; done < line.size() && error == 0;) {
     const ssize_t put = ::write(file, line.data() + done, line.size() - done);
@@ -208,7 +200,7 @@ void RunFolder::append_metrics(const RoundReport& report) {
     else if (errno != EINTR) error = errno;
   }
   ::close(file);
-  if (error != 0) fail("write", path, error);
+  if (error != 0) fail_writing("write", path, error);
 }
 
 void RunFolder::stepped(const char* step) const {

@@ -17,13 +17,6 @@ namespace {
   throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error));
 }
 
-[[noreturn]] void fail(const std::string& doing, const std::filesystem::path& path, int error) {
-  std::string hint;
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume'";
-  if (error == EACCES || error == EROFS || error == EPERM || error == ENOTDIR) hint = "; choose a folder that you may write to (--output DIR)";
-  throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error) + hint);
-}
-
 class Descriptor {
  public:
   Descriptor(const std::filesystem::path& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {}
@@ -65,15 +58,22 @@ Container read_into(const std::filesystem::path& path, std::uint64_t limit_bytes
 
 }  // namespace
 
+void fail_writing(const std::string& doing, const std::filesystem::path& path, int error) {
+  std::string hint;
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume'";
+  if (error == EACCES || error == EROFS || error == EPERM || error == ENOTDIR) hint = "; choose a folder that you may write to (--output DIR)";
+  throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error) + hint);
+}
+
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes) {
   std::filesystem::path temporary = path;
   temporary += ".partial";
   const auto give_up = [&](const char* doing, int error) {
     ::unlink(temporary.c_str());
-    fail(doing, path, error);
+    fail_writing(doing, path, error);
   };
   Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-  if (file.get() < 0) fail("create", path, errno);
+  if (file.get() < 0) fail_writing("create", path, errno);
   std::size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t put = ::write(file.get(), bytes.data() + done, bytes.size() - done);
@@ -85,7 +85,7 @@ void write_file_atomically(const std::filesystem::path& path, std::span<const st
   if (!file.close()) give_up("close", errno);
   if (::rename(temporary.c_str(), path.c_str()) != 0) give_up("rename", errno);
   Descriptor folder(path.has_parent_path() ? path.parent_path() : ".", O_RDONLY | O_DIRECTORY);
-  if (folder.get() < 0 || ::fsync(folder.get()) != 0) fail("flush the folder of", path, errno);
+  if (folder.get() < 0 || ::fsync(folder.get()) != 0) fail_writing("flush the folder of", path, errno);
 }
 
 void write_file_atomically(const std::filesystem::path& path, const std::string& text) {
@@ -103,8 +103,8 @@ std::string read_text_file(const std::filesystem::path& path, std::uint64_t limi
 void make_folder(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  if (error) fail("create the folder", path, error.value());
-  if (!std::filesystem::is_directory(path)) fail("create the folder", path, ENOTDIR);
+  if (error) fail_writing("create the folder", path, error.value());
+  if (!std::filesystem::is_directory(path)) fail_writing("create the folder", path, ENOTDIR);
 }
 
 }  // namespace fl

@@ -18,6 +18,9 @@ void write_file_atomically(const std::filesystem::path& path, const std::string&
 std::vector<std::byte> read_file(const std::filesystem::path& path, std::uint64_t limit_bytes);
 std::string read_text_file(const std::filesystem::path& path, std::uint64_t limit_bytes);
 
+/// Throws the IoError of a write that the system refused: "cannot DOING PATH: cause", with what to do about it.
+[[noreturn]] void fail_writing(const std::string& doing, const std::filesystem::path& path, int error);
+
 /// Creates a folder and its parents. Throws IoError.
 void make_folder(const std::filesystem::path& path);
 
