@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "client/batches.h"
+#include "fl_core/ml/batches.h"
 #include "fl_core/params/exact_sum.h"
 #include "fl_core/params/kernels.h"
 

@@ -45,6 +45,7 @@ class InProcess final : public Transport {
   InProcess(InProcessParts parts, std::size_t workers);
   ~InProcess() override;
 
+  Roster roster() override { return {parts_.partition.clients(), {}}; }
   void send(ClientId client, const Message& message) override;
   std::optional<Arrival> wait(Seconds deadline) override;
   void close_round(std::uint32_t round) override;

@@ -5,14 +5,19 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 
+#include "aggregator/sampler/sampler.h"
 #include "fl_core/config/experiment.h"
 #include "fl_core/ml/dataset.h"
 #include "fl_core/ml/model.h"
 #include "fl_core/round/types.h"
+#include "fl_core/transport/transport.h"
 #include "simulations/partition/partitioner.h"
 
 namespace fl {
+
+class InProcess;
 
 /// An experiment with its data loaded and its parts built and checked against each other.
 struct Prepared {
@@ -33,19 +38,19 @@ struct SimulationOptions {
   std::function<void(const RoundReport&)> on_round;
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
   std::function<bool()> should_stop;   ///< called from several threads at a time
+  /// For a replay: a transport around the simulated one, another sampler, and the recorded run's scale of the exact sum.
+  std::function<Transport&(InProcess&)> transport;
+  std::function<std::unique_ptr<Sampler>()> sampler;
+  std::optional<std::uint64_t> max_updates;
 };
 
 /// Runs (or goes on with) a federation in this process and writes the run folder: experiment.json, journal.db, blobs/,
-/// metrics.jsonl, model.safetensors, partition.json, run.json. Returns run.json: status, rounds, accuracy, loss,
-/// client_accuracy {clients, mean, p10, p90} or null, model_sha256, seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, ….
+/// metrics.jsonl, model.safetensors, partition.json, run.json. Returns run.json as Run::run() does, and `workers`.
 /// The model's bits do not depend on `workers`. Throws Interrupted and TrainingError after run.json was written, and
 /// IoError; what was committed before is safe.
 nlohmann::json run_simulation(const Prepared& prepared, const SimulationOptions& options);
 
 /// Label counts of up to `shown` clients and the spread of shard sizes, for reports and plans.
 nlohmann::json describe_partition(const Partition& partition, const Dataset& data, std::size_t shown);
-
-/// The largest resident set of this process so far.
-std::uint64_t peak_rss_bytes();
 
 }  // namespace fl

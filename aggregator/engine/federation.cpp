@@ -85,13 +85,14 @@ void Federation::commit(const RoundReport& report) {
   totals_.model_sha256 = parts_.folder.commit(next, report, model.span(), state_bytes.span());
   next.model_sha256 = totals_.model_sha256;
   last_ = next;
+  parts_.engine.committed(report);
 }
 
 void Federation::complete(RoundReport report) {
   const EvaluationOptions& options = parts_.experiment.evaluation;
   const auto start = Clock::now();
   const auto due = [&](std::int64_t every) { return every > 0 && report.round % every == 0; };
-  if (due(options.every) || report.round == static_cast<std::uint32_t>(parts_.experiment.rounds)) {
+  if (parts_.evaluate && (due(options.every) || report.round == static_cast<std::uint32_t>(parts_.experiment.rounds))) {
     const Evaluation sums = parts_.evaluate(global_);
     report.accuracy = sums.accuracy();
     report.loss = sums.loss();

@@ -18,7 +18,7 @@ struct FederationParts {
   RunFolder& folder;
   RoundEngine& engine;
   Strategy& strategy;
-  std::function<Evaluation(const ParameterVector&)> evaluate;   ///< on the test set
+  std::function<Evaluation(const ParameterVector&)> evaluate;   ///< on the test set; empty without one
   std::function<void(const RoundReport&)> on_round;             ///< after each completed round; may be empty
   std::function<void(Seconds)> set_clock;                       ///< a resumed run's virtual time; may be empty
   std::function<bool()> should_stop;                            ///< checked between rounds; may be empty

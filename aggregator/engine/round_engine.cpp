@@ -24,18 +24,23 @@ struct RoundEngine::Progress {
   Wide loss_units = 0;
 };
 
-RoundEngine::RoundEngine(RoundParts parts) : parts_(std::move(parts)), decoded_(parts_.layout->size()) {}
+RoundEngine::RoundEngine(RoundParts parts) : parts_(std::move(parts)) {}
 
-std::vector<ClientId> RoundEngine::broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version,
-                                             const ParameterVector& global, std::vector<ClientId> cohort,
-                                             std::uint64_t& bytes_down) {
+std::vector<ClientId> RoundEngine::choose(const Sampler& sampler, std::uint64_t wanted, Rng& rng) {
+  const Roster roster = parts_.transport.roster();
+  std::vector<ClientId> cohort = sampler.pick(roster.size, wanted, rng);
+  for (ClientId& member : cohort) member = roster.at(member);
+  return cohort;
+}
+
+void RoundEngine::broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version, const ParameterVector& global,
+                            const std::vector<ClientId>& cohort, std::uint64_t& bytes_down) {
   const Task task{kind, round, version, parts_.layout->fingerprint(), SharedBuffer::copy_of(global.bytes())};
   const Message message = encode_task(task);
   for (const ClientId client : cohort) {
     parts_.transport.send(client, message);
     bytes_down += message.size_bytes();
   }
-  return cohort;
 }
 
 RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version) {
@@ -43,8 +48,8 @@ RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global,
   Rng rng(static_cast<std::uint64_t>(parts_.experiment.seed), Purpose::sampling, round);
   RoundReport report;
   report.round = round;
-  const auto cohort = broadcast(TaskKind::train, round, model_version, global,
-                                parts_.sampler.pick(parts_.population, options.selected(), rng), report.bytes_down);
+  const auto cohort = choose(parts_.sampler, options.selected(), rng);
+  broadcast(TaskKind::train, round, model_version, global, cohort, report.bytes_down);
   collect(round, model_version, cohort, report);
 
   if (report.count(Outcome::accepted) < static_cast<std::uint64_t>(options.minimum_updates)) {
@@ -112,9 +117,15 @@ Outcome RoundEngine::judge(const Arrival& arrival, std::uint32_t version, Progre
 }
 
 Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Progress& progress, RoundReport& report) {
-  if (message.body().size() > parts_.codec.max_bytes(decoded_.size())) throw ProtocolError("the update is longer than the model");
-  parts_.codec.decode(message.body().span(), decoded_);
-  switch (parts_.strategy.add(decoded_, header.weight)) {
+  const std::size_t floats = parts_.layout->size();
+  if (message.body().size() > parts_.codec.max_bytes(floats)) throw ProtocolError("the update is longer than the model");
+  std::span<const float> delta = parts_.codec.view(message.body().span(), floats);
+  if (delta.empty()) {
+    decoded_.resize(floats);
+    parts_.codec.decode(message.body().span(), decoded_);
+    delta = decoded_;
+  }
+  switch (parts_.strategy.add(delta, header.weight)) {
     case ExactSumError::not_finite:
       last_reason_ = "an update holds NaN or infinity; lower trainer.learning_rate or set trainer.clip_norm";
       return Outcome::not_finite;
@@ -133,26 +144,33 @@ Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Pr
 
 std::vector<double> RoundEngine::evaluate_clients(std::uint32_t round, const ParameterVector& global,
                                                   std::uint32_t model_version) {
-  const auto wanted = std::min<std::uint64_t>(static_cast<std::uint64_t>(parts_.experiment.evaluation.per_client_count),
-                                              parts_.population);
+  const RoundOptions& options = parts_.experiment.round;
   Rng rng(static_cast<std::uint64_t>(parts_.experiment.seed), Purpose::evaluation, round);
   const auto uniform = samplers().create({{"name", "uniform"}}, "sampler");
+  const auto cohort = choose(*uniform, static_cast<std::uint64_t>(parts_.experiment.evaluation.per_client_count), rng);
   std::uint64_t ignored_bytes = 0;
-  const auto cohort = broadcast(TaskKind::evaluate, round, model_version, global,
-                                uniform->pick(parts_.population, wanted, rng), ignored_bytes);
+  broadcast(TaskKind::evaluate, round, model_version, global, cohort, ignored_bytes);
+  const Seconds deadline = options.deadline_s ? parts_.transport.now() + *options.deadline_s : kNever;
   std::vector<double> accuracies;
+  std::vector<bool> answered(cohort.size(), false);
   std::size_t outstanding = cohort.size();
   while (outstanding > 0) {
-    const auto arrival = parts_.transport.wait(kNever);
+    const auto arrival = parts_.transport.wait(deadline);
     if (!arrival) break;
-    if (arrival->round != round || position_of(cohort, arrival->client) == cohort.size()) continue;
-    if (arrival->kind == Arrival::Kind::closed) continue;
+    const std::size_t place = position_of(cohort, arrival->client);
+    if (arrival->round != round || place == cohort.size() || arrival->kind == Arrival::Kind::closed || answered[place]) continue;
+    answered[place] = true;
     --outstanding;
-    if (arrival->kind != Arrival::Kind::message) continue;
-    const UpdateHeader header = parse_update_header(*arrival->message);
-    if (header.metrics.examples == 0) continue;
-    accuracies.push_back(static_cast<double>(header.metrics.correct) / static_cast<double>(header.metrics.examples));
+    if (arrival->kind != Arrival::Kind::message || arrival->message->type() != MessageType::update) continue;
+    try {
+      const UpdateHeader header = parse_update_header(*arrival->message);
+      if (header.round != round || header.model_version != model_version || header.metrics.examples == 0) continue;
+      accuracies.push_back(static_cast<double>(header.metrics.correct) / static_cast<double>(header.metrics.examples));
+    } catch (const ProtocolError&) {
+      continue;  // what a peer says of itself may be missing, and may not stop the run
+    }
   }
+  parts_.transport.close_round(round);
   std::sort(accuracies.begin(), accuracies.end());
   return accuracies;
 }

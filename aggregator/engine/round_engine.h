@@ -21,7 +21,6 @@ struct RoundParts {
   Strategy& strategy;
   const Codec& codec;
   SharedLayout layout;
-  std::uint64_t population = 0;  ///< clients that exist, with ids 0 … population - 1
   /// Called after every arrival of a round; may be empty.
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
 };
@@ -36,23 +35,31 @@ class RoundEngine {
   /// by one; otherwise the report says `abandoned` and both stay. `global` changes only after everything that can fail.
   RoundReport run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version);
 
-  /// Asks `evaluation.per_client_count` clients to measure `global` on their held-out examples. Returns the accuracies of
-  /// those that have any and answered, ascending.
+  /// Asks `evaluation.per_client_count` clients to measure `global` on their held-out examples, within the round's deadline.
+  /// Returns the accuracies of those that have any and answered, ascending.
   std::vector<double> evaluate_clients(std::uint32_t round, const ParameterVector& global, std::uint32_t model_version);
+
+  /// The round is durable: the transport may tell its clients what became of their answers.
+  void committed(const RoundReport& report) { parts_.transport.committed(report); }
+
+  const SharedLayout& layout() const { return parts_.layout; }
 
   /// Why the last rejected or failed update was not accepted, in words; empty when none was.
   const std::string& last_reason() const { return last_reason_; }
 
  private:
   struct Progress;
-  std::vector<ClientId> broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version, const ParameterVector& global,
-                                  std::vector<ClientId> cohort, std::uint64_t& bytes_down);
+  void broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version, const ParameterVector& global,
+                 const std::vector<ClientId>& cohort, std::uint64_t& bytes_down);
   void collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort, RoundReport& report);
   Outcome judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report);
   Outcome fold(const Message& message, const UpdateHeader& header, Progress& progress, RoundReport& report);
 
+  /// Asks `wanted` of the clients that are there, and returns whom. REQUIRES: the sampler's cohort is ascending.
+  std::vector<ClientId> choose(const Sampler& sampler, std::uint64_t wanted, Rng& rng);
+
   RoundParts parts_;
-  std::vector<float> decoded_;  ///< float[N] scratch
+  std::vector<float> decoded_;  ///< float[N] scratch for codecs whose bytes are no floats; empty until needed
   std::string last_reason_;
 };
 

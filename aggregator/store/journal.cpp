@@ -2,18 +2,24 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "aggregator/store/database.h"
 #include "fl_core/base/error.h"
 #include "fl_core/config/json_reader.h"
 
 namespace fl {
 namespace {
 
+using store::Database;
+using store::Statement;
+using store::Transaction;
+
 /// Marks the file as ours (SQLite's application_id): "Trib".
 constexpr int kApplicationId = 0x54726962;
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 constexpr int kBusyTimeoutMs = 5000;
 
 constexpr const char* kSchema = R"(
@@ -35,159 +41,29 @@ constexpr const char* kSchema = R"(
     PRIMARY KEY(round, client)) WITHOUT ROWID;
 )";
 
-/// One connection, and the translation of its errors into ours.
-class Database {
- public:
-  Database(const std::filesystem::path& path, int flags) : path_(path.string()) {
-    const int code = sqlite3_open_v2(path_.c_str(), &handle_, flags, nullptr);
-    if (code == SQLITE_OK) return;
-    try {
-      fail("open", code);
-    } catch (...) {
-      sqlite3_close(handle_);
-      throw;
-    }
-  }
-  ~Database() { sqlite3_close(handle_); }
-  Database(const Database&) = delete;
-  Database& operator=(const Database&) = delete;
-
-  sqlite3* handle() const { return handle_; }
-  const std::string& path() const { return path_; }
-
-  void execute(const char* sql, const char* doing) {
-    const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
-    if (code != SQLITE_OK) fail(doing, code);
-  }
-
-  [[noreturn]] void fail(const char* doing, int code) const {
-    const std::string reason = handle_ != nullptr ? sqlite3_errmsg(handle_) : sqlite3_errstr(code);
-    switch (code & 0xff) {
-      case SQLITE_CORRUPT:
-      case SQLITE_NOTADB: damaged(reason);
-      case SQLITE_FULL:
-        throw IoError(io(doing, reason) + "; free some space, then go on with 'fl resume'");
-      case SQLITE_READONLY:
-      case SQLITE_CANTOPEN:
-      case SQLITE_PERM:
-      case SQLITE_AUTH:
-        throw IoError(io(doing, reason) + "; check that you may write to its folder");
-      case SQLITE_BUSY:
-      case SQLITE_LOCKED: throw IoError(io(doing, reason) + "; another program holds it: close that first");
-      case SQLITE_NOMEM: throw std::bad_alloc();
-      case SQLITE_IOERR: throw IoError(io(doing, reason) + "; check the disk, then go on with 'fl resume'");
-      default: throw Error(io(doing, reason) + "; this is a bug in Tributary, please report it");
-    }
-  }
-
-  [[noreturn]] void damaged(const std::string& reason) const {
-    throw ConfigError("the journal " + path_ + " is damaged: " + reason + "; restore the run folder from a copy");
-  }
-
- private:
-  std::string io(const char* doing, const std::string& reason) const {
-    return std::string("cannot ") + doing + " the journal " + path_ + ": " + reason;
-  }
-
-  std::string path_;
-  sqlite3* handle_ = nullptr;
-};
-
-/// A prepared statement that is used again and again: start().bind(…).bind(…), then step() or run().
-class Statement {
- public:
-  Statement(Database& database, const char* sql) : database_(database) {
-    const int code = sqlite3_prepare_v3(database.handle(), sql, -1, SQLITE_PREPARE_PERSISTENT, &statement_, nullptr);
-    // Our SQL is constant, so a table that it does not find is missing from the file.
-    if (code == SQLITE_ERROR) database_.damaged(sqlite3_errmsg(database_.handle()));
-    if (code != SQLITE_OK) database_.fail("read", code);
-  }
-  ~Statement() { sqlite3_finalize(statement_); }
-  Statement(const Statement&) = delete;
-  Statement& operator=(const Statement&) = delete;
-
-  Statement& start() {
-    sqlite3_reset(statement_);
-    sqlite3_clear_bindings(statement_);
-    bound_ = 0;
-    return *this;
-  }
-  Statement& bind(std::int64_t value) { return check(sqlite3_bind_int64(statement_, ++bound_, value)); }
-  Statement& bind(double value) { return check(sqlite3_bind_double(statement_, ++bound_, value)); }
-  Statement& bind(const std::string& value) {
-    return check(sqlite3_bind_text64(statement_, ++bound_, value.data(), value.size(), SQLITE_TRANSIENT, SQLITE_UTF8));
-  }
-  Statement& bind(const std::optional<std::string>& value) {
-    if (value) return bind(*value);
-    return check(sqlite3_bind_null(statement_, ++bound_));
-  }
-
-  /// Whether there is a row.
-  bool step() {
-    const int code = sqlite3_step(statement_);
-    if (code == SQLITE_ROW) return true;
-    sqlite3_reset(statement_);  // a statement left open would keep its read transaction
-    if (code != SQLITE_DONE) database_.fail(sqlite3_stmt_readonly(statement_) != 0 ? "read" : "write to", code);
-    return false;
-  }
-  void run() { FL_CHECK(!step(), "a statement that changes the journal gave a row"); }
-
-  std::int64_t integer(int column) { return sqlite3_column_int64(statement_, column); }
-  double number(int column) { return sqlite3_column_double(statement_, column); }
-  std::string text(int column) {
-    const unsigned char* text = sqlite3_column_text(statement_, column);
-    if (text == nullptr) return "";
-    return std::string(reinterpret_cast<const char*>(text), static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
-  }
-  bool is_null(int column) { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
-
- private:
-  Statement& check(int code) {
-    if (code != SQLITE_OK) database_.fail("write to", code);
-    return *this;
-  }
-
-  Database& database_;
-  sqlite3_stmt* statement_ = nullptr;
-  int bound_ = 0;
-};
-
-/// Undone unless commit() is reached.
-class Transaction {
- public:
-  explicit Transaction(Database& database) : database_(database) { database_.execute("BEGIN IMMEDIATE", "write to"); }
-  ~Transaction() {
-    if (!done_) sqlite3_exec(database_.handle(), "ROLLBACK", nullptr, nullptr, nullptr);
-  }
-  Transaction(const Transaction&) = delete;
-  Transaction& operator=(const Transaction&) = delete;
-  void commit() {
-    database_.execute("COMMIT", "write to");
-    done_ = true;
-  }
-
- private:
-  Database& database_;
-  bool done_ = false;
-};
-
-std::int64_t pragma(Database& database, const char* sql) {
-  Statement statement(database, sql);
-  return statement.step() ? statement.integer(0) : 0;
-}
+/// The registry, since version 2.
+constexpr const char* kClientsTable = R"(clients(
+    id INTEGER PRIMARY KEY,
+    identity TEXT NOT NULL UNIQUE,
+    first_seen REAL NOT NULL,
+    last_seen REAL NOT NULL,
+    sessions INTEGER NOT NULL,
+    profile TEXT NOT NULL))";
 
 void create_schema(Database& database) {
   Transaction transaction(database);
   database.execute(kSchema, "create");
+  database.execute(("CREATE TABLE " + std::string(kClientsTable)).c_str(), "create");
   const std::string marks = "PRAGMA application_id=" + std::to_string(kApplicationId) +
                             "; PRAGMA user_version=" + std::to_string(kSchemaVersion);
   database.execute(marks.c_str(), "create");
   transaction.commit();
 }
 
-void check_schema(Database& database) {
-  const std::int64_t application = pragma(database, "PRAGMA application_id");
-  const std::int64_t version = pragma(database, "PRAGMA user_version");
+/// Returns the version of the file's schema.
+std::int64_t check_schema(Database& database) {
+  const std::int64_t application = database.integer("PRAGMA application_id");
+  const std::int64_t version = database.integer("PRAGMA user_version");
   if (application == kApplicationId && version > kSchemaVersion) {
     throw ConfigError("the journal " + database.path() + " has format " + std::to_string(version) +
                       ", this program reads up to " + std::to_string(kSchemaVersion) + "; use the newer Tributary that wrote it");
@@ -198,31 +74,64 @@ void check_schema(Database& database) {
   Statement check(database, "PRAGMA quick_check(1)");
   const std::string verdict = check.step() ? check.text(0) : "no answer";
   if (verdict != "ok") database.damaged(verdict);
+  return version;
+}
+
+/// Brings an older file to this version. Another program may be doing the same.
+void migrate(Database& database) {
+  Transaction transaction(database);
+  if (database.integer("PRAGMA user_version") == 1) {
+    database.execute(("CREATE TABLE " + std::string(kClientsTable)).c_str(), "convert");
+    database.execute("PRAGMA user_version=2", "convert");
+  }
+  transaction.commit();
+}
+
+void prepare_reading(Database& database, std::int64_t version) {
+  // A registry that is empty, in memory only, spares the readers a case of their own.
+  if (version == 1) {
+    database.execute("PRAGMA temp_store=MEMORY", "read");
+    database.execute(("CREATE TEMP TABLE " + std::string(kClientsTable)).c_str(), "read");
+  }
+  database.execute("PRAGMA query_only=ON", "read");
 }
 
 /// Opens the file and brings it to the state that Journal's statements need.
 std::unique_ptr<Database> open_database(const std::filesystem::path& path, JournalMode mode) {
+  const bool must_exist = mode == JournalMode::existing || mode == JournalMode::read;
   std::error_code unseen;
-  if (mode == JournalMode::existing && !std::filesystem::exists(path, unseen) && !unseen) {
+  if (must_exist && !std::filesystem::exists(path, unseen) && !unseen) {
     throw ConfigError(path.string() + ": no such file; expected the journal of a run");
   }
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE | (mode == JournalMode::existing ? 0 : SQLITE_OPEN_CREATE);
+  // A reader opens it for writing too where it may: then SQLite tidies up the files beside it when the last program closes it.
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE | (must_exist ? 0 : SQLITE_OPEN_CREATE);
   auto database = std::make_unique<Database>(path, flags);
   sqlite3_busy_timeout(database->handle(), kBusyTimeoutMs);
-  const bool empty = mode != JournalMode::existing && pragma(*database, "SELECT count(*) FROM sqlite_schema") == 0;
+  const bool empty = !must_exist && database->integer("SELECT count(*) FROM sqlite_schema") == 0;
   if (mode == JournalMode::create && !empty) {
     throw ConfigError(path.string() + " exists; go on with 'fl resume' or choose another --output");
   }
-  if (!empty) check_schema(*database);
+  const std::int64_t version = empty ? kSchemaVersion : check_schema(*database);
+  if (mode == JournalMode::read) {
+    prepare_reading(*database, version);
+    return database;
+  }
   // Where the file system cannot share memory SQLite keeps its rollback journal, which is as safe.
   database->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", "open");
   if (empty) create_schema(*database);
+  if (version < kSchemaVersion) migrate(*database);
   return database;
 }
 
 constexpr const char* kSelectRounds =
     "SELECT round, model_version, model_sha256, state_sha256, server_steps, virtual_seconds, abandoned FROM rounds "
     "ORDER BY round DESC LIMIT ?";
+// Ids above 2^63 are stored as negative numbers and come last.
+constexpr const char* kSelectClients =
+    "SELECT id, identity, first_seen, last_seen, sessions, profile FROM clients ORDER BY id<0, id";
+constexpr const char* kUpsertClient =
+    "INSERT INTO clients VALUES(?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET first_seen=excluded.first_seen, "
+    "last_seen=excluded.last_seen, sessions=excluded.sessions, profile=excluded.profile WHERE identity=excluded.identity";
 
 class Journal : public Store {
  public:
@@ -235,7 +144,11 @@ class Journal : public Store {
         insert_member_(*database_, "INSERT INTO participation VALUES(?,?,?)"),
         complete_(*database_, "UPDATE rounds SET complete=1, report=? WHERE round=?"),
         select_incomplete_(*database_, "SELECT round, complete, report FROM rounds ORDER BY round DESC LIMIT 1"),
-        select_reports_(*database_, "SELECT round, report FROM rounds WHERE complete=1 ORDER BY round") {}
+        select_reports_(*database_, "SELECT round, report FROM rounds WHERE complete=1 ORDER BY round"),
+        select_hashes_(*database_, "SELECT model_sha256 FROM rounds ORDER BY round"),
+        select_clients_(*database_, kSelectClients),
+        upsert_client_(*database_, kUpsertClient),
+        select_members_(*database_, "SELECT round, client, outcome FROM participation") {}
 
   std::optional<std::string> meta(const std::string& key) override {
     std::optional<std::string> value;
@@ -317,6 +230,63 @@ class Journal : public Store {
     return reports;
   }
 
+  std::vector<std::string> model_hashes() override {
+    std::vector<std::string> hashes;
+    select_hashes_.start();
+    while (select_hashes_.step()) hashes.push_back(select_hashes_.text(0));
+    return hashes;
+  }
+
+  std::vector<ClientRecord> clients() override {
+    std::vector<ClientRecord> records;
+    select_clients_.start();
+    while (select_clients_.step()) {
+      ClientRecord record;
+      record.id = static_cast<ClientId>(select_clients_.integer(0));
+      record.identity = select_clients_.text(1);
+      record.first_seen = select_clients_.number(2);
+      record.last_seen = select_clients_.number(3);
+      record.sessions = static_cast<std::uint64_t>(select_clients_.integer(4));
+      record.profile = select_clients_.text(5);
+      records.push_back(std::move(record));
+    }
+    return records;
+  }
+
+  void save_clients(const std::vector<ClientRecord>& records) override {
+    if (records.empty()) return;
+    Transaction transaction(*database_);
+    for (const ClientRecord& record : records) {
+      upsert_client_.start()
+          .bind(static_cast<std::int64_t>(record.id))
+          .bind(record.identity)
+          .bind(record.first_seen)
+          .bind(record.last_seen)
+          .bind(static_cast<std::int64_t>(record.sessions))
+          .bind(record.profile)
+          .run();
+      FL_CHECK(sqlite3_changes(database_->handle()) == 1, "client " + std::to_string(record.id) + " has another identity");
+    }
+    transaction.commit();
+  }
+
+  std::map<ClientId, Participation> participation() override {
+    // One pass in the order of the key: a GROUP BY would sort the whole table.
+    std::map<ClientId, Participation> clients;
+    select_members_.start();
+    while (select_members_.step()) {
+      const auto round = static_cast<std::uint32_t>(select_members_.integer(0));
+      const auto outcome = static_cast<std::size_t>(select_members_.integer(2));
+      if (outcome >= kOutcomes) database_->damaged("round " + std::to_string(round) + " has an outcome without a name");
+      Participation& client = clients[static_cast<ClientId>(select_members_.integer(1))];
+      ++client.outcomes.at(outcome);
+      if (outcome == static_cast<std::size_t>(Outcome::accepted)) {
+        client.last_counted_round = std::max(client.last_counted_round, round);
+      }
+    }
+    return clients;
+  }
+
  private:
   RoundReport parse_report(std::int64_t round, const std::string& text) const {
     try {
@@ -337,6 +307,10 @@ class Journal : public Store {
   Statement complete_;
   Statement select_incomplete_;
   Statement select_reports_;
+  Statement select_hashes_;
+  Statement select_clients_;
+  Statement upsert_client_;
+  Statement select_members_;
 };
 
 }  // namespace

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +22,23 @@ struct CommittedRound {
   std::uint64_t server_steps = 0;           ///< Strategy::steps()
   Seconds virtual_seconds = 0;              ///< the transport's clock
   bool abandoned = false;                   ///< the round left the model as it was
+};
+
+/// One client of a deployed run, as the registry knows it.
+struct ClientRecord {
+  ClientId id = 0;              ///< its number in the run: the order of first admission, or of the list in server.json
+  std::string identity;         ///< the name in its certificate
+  double first_seen = 0;        ///< seconds since 1970; 0 for a listed client that was never here
+  double last_seen = 0;
+  std::uint64_t sessions = 0;   ///< connections that were welcomed
+  std::string profile;          ///< JSON: what it said of itself in its last hello (software, examples, threads, …)
+};
+
+/// What a client did in the run so far, from the committed rounds.
+struct Participation {
+  std::array<std::uint64_t, kOutcomes> outcomes{};  ///< rounds by outcome
+  /// High-water mark: the newest round with an accepted update (0: none). One of this round or an earlier one cannot count again.
+  std::uint32_t last_counted_round = 0;
 };
 
 /// The durable record of a run: which rounds are committed, what they did, and facts about the run. The engine's thread
@@ -47,16 +66,26 @@ class Store {
   virtual std::optional<RoundReport> incomplete_report() = 0;
   /// The final reports, ascending.
   virtual std::vector<RoundReport> reports() = 0;
+  /// The model's SHA-256 after each committed round, ascending from round 0.
+  virtual std::vector<std::string> model_hashes() = 0;
+
+  /// The registry, by id ascending.
+  virtual std::vector<ClientRecord> clients() = 0;
+  /// Inserts or replaces these records in one transaction. REQUIRES: an id keeps its identity.
+  virtual void save_clients(const std::vector<ClientRecord>& records) = 0;
+  /// By client id; clients that were never in a cohort are not in it.
+  virtual std::map<ClientId, Participation> participation() = 0;
 };
 
 enum class JournalMode : std::uint8_t {
   create,    ///< a new file
   existing,  ///< a file that create made
   recover,   ///< either: a run that died before its journal was made begins it now
+  read,      ///< an existing file, also while its run goes on. REQUIRES: nothing that changes the Store is called
 };
 
-/// A Store in one SQLite file (write-ahead log, synchronous=FULL). `existing` refuses a file that is no journal, is damaged,
-/// or was written by a newer Tributary.
+/// A Store in one SQLite file (write-ahead log, synchronous=FULL). A file of an older Tributary is converted, but not for
+/// `read`. Refuses an existing file that is no journal, is damaged, or was written by a newer Tributary.
 std::unique_ptr<Store> open_journal(const std::filesystem::path& path, JournalMode mode);
 
 }  // namespace fl

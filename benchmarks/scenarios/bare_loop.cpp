@@ -14,7 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "client/batches.h"
+#include "fl_core/ml/batches.h"
 #include "fl_core/ml/torch_runtime.h"
 #include "simulations/simulation.h"
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "client/batches.h"
+#include "fl_core/ml/batches.h"
 #include "client/trainer/trainer.h"
 #include "fl_core/config/fields.h"
 

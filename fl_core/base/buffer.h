@@ -58,7 +58,13 @@ using Bytes = AlignedArray<std::byte>;
 class SharedBuffer {
  public:
   SharedBuffer() = default;
-  explicit SharedBuffer(Bytes bytes) : bytes_(std::make_shared<const Bytes>(std::move(bytes))) {}
+  explicit SharedBuffer(Bytes bytes) {
+    const auto owner = std::make_shared<const Bytes>(std::move(bytes));
+    bytes_ = owner->span();
+    owner_ = owner;
+  }
+  /// Bytes that live as long as `owner`; nobody may change them while a holder is left.
+  SharedBuffer(std::shared_ptr<const void> owner, std::span<const std::byte> bytes) : owner_(std::move(owner)), bytes_(bytes) {}
 
   static SharedBuffer copy_of(std::span<const std::byte> source) {
     Bytes bytes(source.size());
@@ -66,11 +72,15 @@ class SharedBuffer {
     return SharedBuffer(std::move(bytes));
   }
 
-  std::size_t size() const { return bytes_ ? bytes_->size() : 0; }
-  std::span<const std::byte> span() const { return bytes_ ? bytes_->span() : std::span<const std::byte>{}; }
+  /// A part of the same bytes. REQUIRES: offset + size <= this->size().
+  SharedBuffer slice(std::size_t offset, std::size_t size) const { return {owner_, bytes_.subspan(offset, size)}; }
+
+  std::size_t size() const { return bytes_.size(); }
+  std::span<const std::byte> span() const { return bytes_; }
 
  private:
-  std::shared_ptr<const Bytes> bytes_;
+  std::shared_ptr<const void> owner_;
+  std::span<const std::byte> bytes_;
 };
 
 }  // namespace fl

@@ -19,7 +19,8 @@ namespace {
 
 class Descriptor {
  public:
-  Descriptor(const std::filesystem::path& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {}
+  Descriptor(const std::filesystem::path& path, int flags, mode_t mode = 0644)
+      : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
   ~Descriptor() { close(); }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
@@ -60,19 +61,22 @@ Container read_into(const std::filesystem::path& path, std::uint64_t limit_bytes
 
 void fail_writing(const std::string& doing, const std::filesystem::path& path, int error) {
   std::string hint;
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume'";
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) hint = "; free some space, then go on with 'fl resume' or run the command again";
   if (error == EACCES || error == EROFS || error == EPERM || error == ENOTDIR) hint = "; choose a folder that you may write to (--output DIR)";
   throw IoError("cannot " + doing + " " + path.string() + ": " + std::strerror(error) + hint);
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes, FileAccess access) {
   std::filesystem::path temporary = path;
   temporary += ".partial";
   const auto give_up = [&](const char* doing, int error) {
     ::unlink(temporary.c_str());
     fail_writing(doing, path, error);
   };
-  Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+  // What an earlier crash left behind may have another mode, and may be open elsewhere: a private file is always a new one.
+  const bool secret = access == FileAccess::owner;
+  if (secret) ::unlink(temporary.c_str());
+  Descriptor file(temporary, O_WRONLY | O_CREAT | (secret ? O_EXCL | O_NOFOLLOW : O_TRUNC), secret ? 0600 : 0644);
   if (file.get() < 0) fail_writing("create", path, errno);
   std::size_t done = 0;
   while (done < bytes.size()) {
@@ -88,8 +92,8 @@ void write_file_atomically(const std::filesystem::path& path, std::span<const st
   if (folder.get() < 0 || ::fsync(folder.get()) != 0) fail_writing("flush the folder of", path, errno);
 }
 
-void write_file_atomically(const std::filesystem::path& path, const std::string& text) {
-  write_file_atomically(path, std::as_bytes(std::span(text)));
+void write_file_atomically(const std::filesystem::path& path, const std::string& text, FileAccess access) {
+  write_file_atomically(path, std::as_bytes(std::span(text)), access);
 }
 
 std::vector<std::byte> read_file(const std::filesystem::path& path, std::uint64_t limit_bytes) {

@@ -9,10 +9,15 @@
 
 namespace fl {
 
+/// Who may read a file that we write. `owner`: mode 0600 from the first instant on, for private keys.
+enum class FileAccess : std::uint8_t { everyone, owner };
+
 /// Writes `bytes` so that after a crash at any instant the path holds the old contents or the new, never a part:
 /// temporary file in the same folder, fsync, rename, fsync of the folder. Throws IoError naming the path and the cause.
-void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
-void write_file_atomically(const std::filesystem::path& path, const std::string& text);
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                           FileAccess access = FileAccess::everyone);
+void write_file_atomically(const std::filesystem::path& path, const std::string& text,
+                           FileAccess access = FileAccess::everyone);
 
 /// Reads a whole file of at most `limit_bytes`. Throws IoError naming the path and the cause.
 std::vector<std::byte> read_file(const std::filesystem::path& path, std::uint64_t limit_bytes);

@@ -121,6 +121,12 @@ class ReadFields final : public Fields {
     read_list(key, value, size, "integers",
               [&](const json& one, const std::string& path) { return checked_integer(one, path, range); });
   }
+  void texts(const char* key, std::vector<std::string>& value, const char*) override {
+    read_list(key, value, 0, "texts", [](const json& one, const std::string& path) {
+      if (!one.is_string()) bad_value(path, one, "a text");
+      return one.get<std::string>();
+    });
+  }
   void group(const char* key, const std::function<void(Fields&)>& fields, const char*) override {
     const json* found = find(key);
     read_fields(found == nullptr ? json::object() : *found, at(key), fields);
@@ -179,6 +185,7 @@ class WriteFields final : public Fields {
   void number(const char* key, double& value, NumberRange, const char*, const char*) override { out[key] = value; }
   void flag(const char* key, bool& value, const char*) override { out[key] = value; }
   void text(const char* key, std::string& value, const char*) override { out[key] = value; }
+  void texts(const char* key, std::vector<std::string>& value, const char*) override { out[key] = value; }
   void choice(const char* key, std::string& value, const std::vector<std::string>&, const char*) override { out[key] = value; }
   void optional_integer(const char* key, std::optional<std::int64_t>& value, IntegerRange, const char*, const char*) override {
     out[key] = value ? json(*value) : json(nullptr);
@@ -215,6 +222,9 @@ class DescribeFields final : public Fields {
   }
   void flag(const char* key, bool& value, const char* meaning) override { describe(key, "true or false", value, meaning, ""); }
   void text(const char* key, std::string& value, const char* meaning) override { describe(key, "a text", value, meaning, ""); }
+  void texts(const char* key, std::vector<std::string>& value, const char* meaning) override {
+    describe(key, "a list of texts", value, meaning, "");
+  }
   void choice(const char* key, std::string& value, const std::vector<std::string>& choices, const char* meaning) override {
     std::string list = "one of";
     for (const std::string& one : choices) list += " " + one;

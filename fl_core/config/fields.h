@@ -33,6 +33,7 @@ class Fields {
   virtual void number(const char* key, double& value, NumberRange range, const char* meaning, const char* unit = "") = 0;
   virtual void flag(const char* key, bool& value, const char* meaning) = 0;
   virtual void text(const char* key, std::string& value, const char* meaning) = 0;
+  virtual void texts(const char* key, std::vector<std::string>& value, const char* meaning) = 0;
   virtual void choice(const char* key, std::string& value, const std::vector<std::string>& choices,
                       const char* meaning) = 0;
   virtual void optional_integer(const char* key, std::optional<std::int64_t>& value, IntegerRange range,

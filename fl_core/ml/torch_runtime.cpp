@@ -29,9 +29,11 @@ std::string blas_library() {
 
 }  // namespace
 
-void limit_threads_of_this_worker() {
-  at::set_num_threads(1);
-  if (auto* set_threads = find_function<void (*)(int)>("openblas_set_num_threads")) set_threads(1);
+void limit_threads_of_this_worker() { use_threads_in_this_worker(1); }
+
+void use_threads_in_this_worker(int threads) {
+  at::set_num_threads(threads);
+  if (auto* set_threads = find_function<void (*)(int)>("openblas_set_num_threads")) set_threads(threads);
 }
 
 int intra_op_threads() { return at::get_num_threads(); }

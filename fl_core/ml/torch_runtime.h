@@ -9,6 +9,9 @@ namespace fl {
 /// them (DESIGN §11). LibTorch's setting is one a thread, BLAS's one a process. LibTorch's inter-op pool is left alone:
 /// eager operators never use it. So is its "deterministic" switch: with one thread every CPU operator already is.
 void limit_threads_of_this_worker();
+/// The same with `threads` threads, for a device that trains one model at a time. With more than one, sums inside an operator may
+/// be taken in another order, so the last bits of a result may depend on the number.
+void use_threads_in_this_worker(int threads);
 
 /// The threads that one LibTorch operator may use when called from this thread.
 int intra_op_threads();

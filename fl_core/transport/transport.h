@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "fl_core/round/types.h"
 #include "fl_core/wire/message.h"
@@ -21,10 +22,19 @@ struct Arrival {
   std::optional<Message> message;
 };
 
+/// Who can be asked. Without `ids` everybody from 0 to size - 1, so that a million simulated clients cost nothing.
+struct Roster {
+  std::uint64_t size = 0;
+  std::vector<ClientId> ids;  ///< empty, or `size` ids, ascending
+
+  ClientId at(std::uint64_t place) const { return ids.empty() ? place : ids[place]; }
+};
+
 /// The mailbox between the round engine and its clients: the only thing that differs between simulation and deployment.
 /// Called by the engine's thread alone.
 ///
 /// Contract:
+///  - roster() names the clients that can be asked now. A deployment waits until enough of them are there. May throw Interrupted.
 ///  - send() never blocks on a peer and every send is answered by exactly one arrival with its client and round.
 ///  - wait() returns the next arrival, or nothing once now() has reached `deadline`; with `deadline` kNever it blocks until
 ///    something arrives. With nothing outstanding and a finite deadline it lets the time pass.
@@ -34,9 +44,12 @@ struct Arrival {
 class Transport {
  public:
   virtual ~Transport() = default;
+  virtual Roster roster() = 0;
   virtual void send(ClientId client, const Message& message) = 0;
   virtual std::optional<Arrival> wait(Seconds deadline) = 0;
   virtual void close_round(std::uint32_t round) = 0;
+  /// The round with this report is on disk: an answer that it counted can never be needed again.
+  virtual void committed(const RoundReport&) {}
   virtual Seconds now() const = 0;
 };
 

@@ -23,11 +23,15 @@ using Action = std::function<ExitCode()>;
 
 void add_simulate(CLI::App& app, Action& action);
 void add_resume(CLI::App& app, Action& action);
+void add_up(CLI::App& app, Action& action);
+void add_replay(CLI::App& app, Action& action);
 void add_sweep(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
 void add_config(CLI::App& app, Action& action);
+void add_pki(CLI::App& app, Action& action);
+void add_conformance(CLI::App& app, Action& action);
 
 /// --set PATH=VALUE, any number of times.
 void add_set_option(CLI::App& command, std::vector<std::string>& settings);

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "client/batches.h"
+#include "fl_core/ml/batches.h"
 #include "client/session.h"
 #include "client/trainer/trainer.h"
 #include "fl_core/codec/codec.h"

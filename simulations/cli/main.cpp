@@ -15,18 +15,30 @@ constexpr const char* kAbout =
     "  fl config EXPERIMENT --schema                          every key with type, default, unit and meaning\n"
     "  fl doctor                                              what this machine can do, and what to fix";
 
+/// The commands of a program or of a command, with the nearest one to what was written instead.
+fl::ConfigError no_such_command(const CLI::App& app, const std::string& path, const std::string& word) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  const std::string prefix = path.empty() ? "" : path + ": ";
+  if (!word.empty() && word[0] != '-') return fl::ConfigError(prefix + "there is no command '" + word + "'" + fl::nearest_hint(word, names));
+  if (!word.empty()) return fl::ConfigError(prefix + "there is no option '" + word + "' before a command; try 'fl" + (path.empty() ? "" : " " + path) + " --help'");
+  return fl::ConfigError(prefix + "expected a command" + fl::nearest_hint("", names) + "; 'fl" + (path.empty() ? "" : " " + path) + " --help' says more");
+}
+
 /// A mistake in the command line as one line in the house's form, with the nearest command or option.
 fl::ConfigError usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
-  if (app.get_subcommands().empty()) {
-    std::vector<std::string> names;
-    for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
-    const std::string word = argc > 1 ? argv[1] : "";
-    if (!word.empty() && word[0] != '-') return fl::ConfigError("there is no command '" + word + "'" + fl::nearest_hint(word, names));
-    if (!word.empty()) return fl::ConfigError("there is no option '" + word + "' before a command; try 'fl --help'");
-    return fl::ConfigError("expected a command" + fl::nearest_hint("", names) + "; 'fl --help' says more");
+  // Commands may have commands: 'fl pki issue server'.
+  const CLI::App* deepest = &app;
+  std::string name;
+  int depth = 1;
+  for (; !deepest->get_subcommands().empty(); ++depth) {
+    deepest = deepest->get_subcommands().front();
+    name += (name.empty() ? "" : " ") + deepest->get_name();
   }
-  const CLI::App& command = *app.get_subcommands().front();
-  const std::string& name = command.get_name();
+  const CLI::App& command = *deepest;
+  if (!command.get_subcommands([](const CLI::App*) { return true; }).empty()) {
+    return no_such_command(command, name, argc > depth ? argv[depth] : "");
+  }
   const std::vector<std::string> unknown = app.remaining(true);
   if (dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr || unknown.empty()) {
     return fl::ConfigError(name + ": " + error.what() + "; 'fl " + name + " --help' lists the options");
@@ -47,11 +59,15 @@ int run(int argc, char** argv) {
   fl::cli::Action action;
   fl::cli::add_simulate(app, action);
   fl::cli::add_resume(app, action);
+  fl::cli::add_up(app, action);
+  fl::cli::add_replay(app, action);
   fl::cli::add_sweep(app, action);
   fl::cli::add_plan(app, action);
   fl::cli::add_doctor(app, action);
   fl::cli::add_report(app, action);
   fl::cli::add_config(app, action);
+  fl::cli::add_pki(app, action);
+  fl::cli::add_conformance(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

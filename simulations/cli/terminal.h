@@ -1,19 +1,11 @@
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
-namespace fl::cli {
+#include "fl_core/base/human.h"
 
-/// "812 B", "1.5 MB": decimal units, three significant digits.
-std::string human_bytes(double bytes);
-/// "0.42 s", "12 s", "3 min 20 s", "2 h 05 min".
-std::string human_seconds(double seconds);
-/// "1 663 370".
-std::string human_count(std::int64_t count);
-/// 0.8461 -> "84.6 %".
-std::string percent(double share);
+namespace fl::cli {
 
 /// Progress on standard error: one line that is rewritten on a terminal, occasional lines elsewhere.
 class Progress {

@@ -22,6 +22,7 @@ class ScriptedTransport final : public Transport {
   std::map<ClientId, Script> scripts;
   std::vector<std::uint32_t> closed;
 
+  Roster roster() override { return {scripts.size(), {}}; }
   void send(ClientId client, const Message& message) override {
     const Script& script = scripts.at(client);
     auto answer = script.answer(message);
@@ -77,7 +78,7 @@ class RoundEngineTest : public ::testing::Test {
   }
 
   RoundReport run(std::uint32_t round = 1) {
-    RoundEngine engine({experiment_, transport_, *sampler_, *strategy_, *codec_, layout_, 4, nullptr});
+    RoundEngine engine({experiment_, transport_, *sampler_, *strategy_, *codec_, layout_, nullptr});
     RoundReport report = engine.run_round(round, global_, version_);
     reason_ = engine.last_reason();
     return report;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
+#include <vector>
 
 namespace fl {
 namespace {
@@ -52,6 +54,43 @@ TEST(SharedBuffer, SharesOneCopyOfTheBytes) {
   EXPECT_TRUE(std::ranges::equal(second.span(), bytes));
   EXPECT_EQ(SharedBuffer().size(), 0U);
   EXPECT_TRUE(SharedBuffer::copy_of({}).span().empty());
+}
+
+TEST(SharedBuffer, SlicesShareTheBytesAndKeepThemAlive) {
+  SharedBuffer slice;
+  const std::byte* place = nullptr;
+  {
+    const std::byte bytes[] = {std::byte{1}, std::byte{2}, std::byte{3}, std::byte{4}};
+    const SharedBuffer whole = SharedBuffer::copy_of(bytes);
+    place = whole.span().data();
+    slice = whole.slice(1, 3).slice(1, 2);
+  }
+  ASSERT_EQ(slice.size(), 2U);
+  EXPECT_EQ(slice.span().data(), place + 2);
+  EXPECT_EQ(slice.span()[0], std::byte{3});
+  EXPECT_EQ(slice.span()[1], std::byte{4});
+}
+
+TEST(SharedBuffer, SlicesMayBeEmptyOrWhole) {
+  const SharedBuffer whole{Bytes(8)};
+  EXPECT_EQ(whole.slice(0, 8).span().data(), whole.span().data());
+  EXPECT_EQ(whole.slice(0, 8).size(), 8U);
+  EXPECT_EQ(whole.slice(8, 0).size(), 0U);
+  EXPECT_EQ(SharedBuffer().slice(0, 0).size(), 0U);
+}
+
+TEST(SharedBuffer, SharesWhatAnotherOwnerHolds) {
+  auto owner = std::make_shared<const std::vector<float>>(std::vector<float>{1, 2, 3});
+  const std::weak_ptr<const std::vector<float>> watch = owner;
+  SharedBuffer buffer(owner, std::as_bytes(std::span(*owner)).subspan(4));
+  SharedBuffer copy = buffer;
+  EXPECT_EQ(buffer.size(), 8U);
+  EXPECT_EQ(static_cast<const void*>(buffer.span().data()), owner->data() + 1);
+  owner.reset();
+  buffer = SharedBuffer();
+  EXPECT_FALSE(watch.expired()) << "a holder is left";
+  copy = SharedBuffer();
+  EXPECT_TRUE(watch.expired()) << "nobody holds the bytes, so their owner must be gone";
 }
 
 }  // namespace

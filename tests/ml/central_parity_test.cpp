@@ -4,7 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "client/batches.h"
+#include "fl_core/ml/batches.h"
 #include "fl_core/base/file.h"
 #include "fl_core/ml/model.h"
 #include "fl_core/params/kernels.h"

@@ -1,4 +1,5 @@
 #include <bit>
+#include <cstdint>
 #include <cstring>
 
 #include "fl_core/base/error.h"
@@ -26,6 +27,11 @@ class Identity : public Codec {
                           std::to_string(out.size_bytes()) + " for " + std::to_string(out.size()) + " floats");
     }
     if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
+  }
+
+  std::span<const float> view(std::span<const std::byte> bytes, std::size_t count) const override {
+    if (bytes.size() != count * sizeof(float) || reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) != 0) return {};
+    return {reinterpret_cast<const float*>(bytes.data()), count};
   }
 
   std::size_t max_bytes(std::size_t count) const override { return count * sizeof(float); }

@@ -1,6 +1,7 @@
-#include "client/batches.h"
+#include "fl_core/ml/batches.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace fl {
 
@@ -23,6 +24,14 @@ Evaluation evaluate_examples(Model& model, const Dataset& data, std::span<const 
     sums.merge(model.evaluate(buffer.gather(data, part)));
   }
   return sums;
+}
+
+std::size_t evaluation_parts(std::size_t examples) { return (examples + kEvaluationBatch - 1) / kEvaluationBatch; }
+
+Evaluation evaluate_part(Model& model, const Dataset& data, std::size_t part) {
+  std::vector<std::uint32_t> examples(std::min(kEvaluationBatch, data.size() - part * kEvaluationBatch));
+  std::iota(examples.begin(), examples.end(), static_cast<std::uint32_t>(part * kEvaluationBatch));
+  return evaluate_examples(model, data, examples, kEvaluationBatch);
 }
 
 }  // namespace fl

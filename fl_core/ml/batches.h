@@ -28,4 +28,8 @@ class BatchBuffer {
 Evaluation evaluate_examples(Model& model, const Dataset& data, std::span<const std::uint32_t> examples,
                              std::size_t batch_size);
 
+/// A test set falls into parts of kEvaluationBatch examples that any thread may take; merged, they give the same sums.
+std::size_t evaluation_parts(std::size_t examples);
+Evaluation evaluate_part(Model& model, const Dataset& data, std::size_t part);
+
 }  // namespace fl

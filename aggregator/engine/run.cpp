@@ -1,0 +1,118 @@
+#include "aggregator/engine/run.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "fl_core/base/error.h"
+#include "fl_core/base/file.h"
+#include "fl_core/base/percentile.h"
+#include "fl_core/base/sha256.h"
+
+namespace fl {
+namespace {
+
+/// Mean, p10 and p90 of the last per-client evaluation; null when there was none.
+nlohmann::json describe_clients(const std::vector<double>& ascending) {
+  if (ascending.empty()) return nullptr;
+  const double mean = std::accumulate(ascending.begin(), ascending.end(), 0.0) / static_cast<double>(ascending.size());
+  return {{"clients", ascending.size()}, {"mean", mean}, {"p10", percentile(ascending, 0.1)}, {"p90", percentile(ascending, 0.9)}};
+}
+
+RunParts with_sampler(RunParts parts) {
+  if (!parts.sampler) parts.sampler = samplers().create(parts.experiment.sampler, "sampler");
+  return parts;
+}
+
+}  // namespace
+
+Run::Run(RunParts parts)
+    : parts_(with_sampler(std::move(parts))),
+      codec_(codecs().create(parts_.experiment.codec, "codec")),
+      strategy_(make_strategy()),
+      engine_(RoundParts{parts_.experiment, parts_.transport, *parts_.sampler, *strategy_, *codec_, parts_.initial.layout(), parts_.on_progress}) {
+  note_facts();
+}
+
+std::unique_ptr<Strategy> Run::make_strategy() {
+  StrategyContext context;
+  context.layout = parts_.initial.layout();
+  context.max_updates = max_updates();
+  context.bound_bits = static_cast<int>(parts_.experiment.round.update_bound_bits);
+  return strategies().create(parts_.experiment.strategy, "strategy", context);
+}
+
+/// The exact sum is scaled for this many updates, so it belongs to the run's bits: what the run began with holds.
+std::uint64_t Run::max_updates() {
+  if (const auto known = parts_.folder.store().meta("max_updates")) return std::stoull(*known);
+  const auto selected = parts_.experiment.round.selected();
+  const std::uint64_t most = std::max<std::uint64_t>(1, parts_.sampler->max_cohort(parts_.population, selected));
+  parts_.folder.store().set_meta("max_updates", std::to_string(most));
+  return most;
+}
+
+/// A run that goes on must have the same data and the same experiment, but for a number of rounds that may be raised.
+void Run::note_facts() {
+  check_fact("data_sha256", parts_.data_fingerprint,
+             "data: the files have changed since this run began, so it cannot go on to the same bits; restore them, or start a new run");
+  nlohmann::json without_rounds = to_json(parts_.experiment);
+  without_rounds.erase("rounds");
+  const std::string text = without_rounds.dump();
+  check_fact("experiment_sha256", sha256_hex(std::as_bytes(std::span(text))),
+             "experiment.json was changed since this run began; only 'rounds' may be: undo the change, or start a new run");
+  parts_.folder.store().set_meta("versions", parts_.facts.dump());
+}
+
+void Run::check_fact(const std::string& key, const std::string& value, const char* complaint) {
+  const auto known = parts_.folder.store().meta(key);
+  if (known && *known != value) throw ConfigError(complaint);
+  if (!known) parts_.folder.store().set_meta(key, value);
+}
+
+nlohmann::json Run::run() {
+  Federation federation(FederationParts{parts_.experiment, parts_.folder, engine_, *strategy_, parts_.evaluate, parts_.on_round, parts_.set_clock,
+                                        parts_.should_stop},
+                        std::move(parts_.initial));
+  try {
+    federation.run();
+  } catch (const Interrupted&) {
+    write_summary(federation.totals(), "interrupted");
+    throw Interrupted("interrupted after round " + std::to_string(federation.totals().rounds) + " of " + std::to_string(parts_.experiment.rounds) +
+                      "; go on with: " + parts_.how_to_go_on);
+  } catch (const TrainingError&) {
+    write_summary(federation.totals(), "failed");
+    throw;
+  }
+  return write_summary(federation.totals(), federation.totals().stopped_early ? "stopped_early" : "finished");
+}
+
+nlohmann::json Run::write_summary(const FederationTotals& totals, const std::string& status) {
+  const auto rate = [&](double count) { return totals.seconds_training > 0 ? count / totals.seconds_training : 0; };
+  const auto optional = [](const std::optional<double>& value) { return value && std::isfinite(*value) ? nlohmann::json(*value) : nlohmann::json(nullptr); };
+  nlohmann::json run = {{"status", status},
+                        {"rounds", totals.rounds},
+                        {"accuracy", optional(totals.accuracy)},
+                        {"loss", optional(totals.loss)},
+                        {"client_accuracy", describe_clients(totals.client_accuracy)},
+                        {"model_sha256", totals.model_sha256},
+                        {"seconds", totals.seconds_training + totals.seconds_evaluation},
+                        {"train_samples_per_s", rate(static_cast<double>(totals.examples))},
+                        {"client_rounds_per_s", rate(static_cast<double>(totals.client_rounds))},
+                        {"peak_rss_bytes", peak_rss_bytes()},
+                        {"bytes_up", totals.bytes_up},
+                        {"bytes_down", totals.bytes_down},
+                        {"parameters", engine_.layout()->size()}};
+  run.update(parts_.facts);
+  write_file_atomically(parts_.folder.path() / "run.json", run.dump(2) + "\n");
+  return run;
+}
+
+std::uint64_t peak_rss_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace fl

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "aggregator/engine/federation.h"
+
+namespace fl {
+
+/// What a run needs beside its experiment. References are borrowed and outlive the run.
+struct RunParts {
+  RunParts(const Experiment& e, RunFolder& f, Transport& t, ParameterVector i) : experiment(e), folder(f), transport(t), initial(std::move(i)) {}
+
+  const Experiment& experiment;
+  RunFolder& folder;
+  Transport& transport;
+  ParameterVector initial;                 ///< the model of round 0
+  std::uint64_t population = 0;            ///< the most clients that there can be
+  std::string data_fingerprint;            ///< of the data in this process; empty without any
+  std::unique_ptr<Sampler> sampler;        ///< the experiment's when empty; a replay brings its own
+  nlohmann::json facts = nlohmann::json::object();  ///< versions and the like, for the journal and run.json
+  std::string how_to_go_on;                ///< ends the message of an interrupted run: "fl resume runs/x"
+  std::function<Evaluation(const ParameterVector&)> evaluate;  ///< on the test set; empty without test data
+  std::function<void(const RoundReport&)> on_round;
+  std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
+  std::function<void(Seconds)> set_clock;
+  std::function<bool()> should_stop;
+};
+
+/// One run, simulated or deployed: builds codec, sampler, strategy and engine from the experiment, runs the federation, and
+/// keeps run.json. What differs between simulation and deployment is the transport alone.
+class Run {
+ public:
+  /// Throws ConfigError when the folder's run was begun with other data or another experiment (but for more rounds).
+  explicit Run(RunParts parts);
+
+  /// Returns run.json: status, rounds, accuracy, loss, client_accuracy {clients, mean, p10, p90} or null, model_sha256,
+  /// seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, parameters, and the facts.
+  /// Throws Interrupted and TrainingError after run.json was written, and IoError; what was committed before is safe.
+  nlohmann::json run();
+
+ private:
+  void note_facts();
+  void check_fact(const std::string& key, const std::string& value, const char* complaint);
+  std::uint64_t max_updates();
+  std::unique_ptr<Strategy> make_strategy();
+  nlohmann::json write_summary(const FederationTotals& totals, const std::string& status);
+
+  RunParts parts_;
+  std::unique_ptr<Codec> codec_;
+  std::unique_ptr<Strategy> strategy_;
+  RoundEngine engine_;
+};
+
+/// The largest resident set of this process so far.
+std::uint64_t peak_rss_bytes();
+
+}  // namespace fl

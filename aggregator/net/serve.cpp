@@ -1,0 +1,278 @@
+#include "aggregator/net/serve.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <vector>
+
+#include "aggregator/engine/run.h"
+#include "aggregator/net/tls_transport.h"
+#include "aggregator/web/health_server.h"
+#include "fl_core/base/error.h"
+#include "fl_core/base/file.h"
+#include "fl_core/config/address.h"
+#include "fl_core/config/plan.h"
+#include "fl_core/ml/batches.h"
+
+namespace fl {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Models and test examples, when this aggregator has them.
+class Evaluator {
+ public:
+  Evaluator(const ModelFactory& factory, std::shared_ptr<const Dataset> test, std::uint64_t seed, std::size_t workers, std::function<void()> setup)
+      : factory_(factory), test_(std::move(test)), seed_(seed), models_(workers), setup_(std::move(setup)) {}
+
+  Evaluation operator()(const ParameterVector& global) {
+    std::vector<Evaluation> sums(evaluation_parts(test_->size()));
+    std::atomic<std::size_t> next = 0;
+    std::exception_ptr failure;
+    std::mutex mutex;
+    const auto work = [&](std::unique_ptr<Model>& model) {
+      try {
+        if (setup_) setup_();
+        if (!model) model = factory_.make(seed_);
+        std::copy(global.values().begin(), global.values().end(), model->weights().begin());
+        for (std::size_t part = next++; part < sums.size(); part = next++) sums[part] = evaluate_part(*model, *test_, part);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        failure = std::current_exception();
+      }
+    };
+    std::vector<std::thread> threads;
+    for (auto& model : models_) threads.emplace_back(work, std::ref(model));
+    for (std::thread& thread : threads) thread.join();
+    if (failure) std::rethrow_exception(failure);
+    Evaluation all;
+    for (const Evaluation& one : sums) all.merge(one);
+    return all;
+  }
+
+ private:
+  const ModelFactory& factory_;
+  std::shared_ptr<const Dataset> test_;
+  std::uint64_t seed_;
+  std::vector<std::unique_ptr<Model>> models_;
+  std::function<void()> setup_;
+};
+
+std::uint64_t seed_of(const Experiment& experiment) { return static_cast<std::uint64_t>(experiment.seed); }
+
+bool holds_run(const std::filesystem::path& folder) {
+  return std::filesystem::exists(folder / "journal.db") || std::filesystem::exists(folder / "experiment.json");
+}
+
+class Service {
+ public:
+  Service(const ServerConfig& config, const ServeHooks& hooks)
+      : config_(config),
+        hooks_(hooks),
+        address_(parse_address(config.listen, "listen")),
+        data_(load_data()),
+        factory_(models().create(experiment().model, "model", ModelContext{shape_, "model"})),
+        initial_(make_initial()),
+        goes_on_(holds_run(config.folder)),
+        folder_(config.folder, goes_on_ ? RunFolderMode::resume : RunFolderMode::create, to_json(experiment()).dump(2) + "\n"),
+        health_(config.health ? std::make_unique<HealthServer>(*config.health, status_) : nullptr),
+        transport_(transport_options(), folder_.store(), status_) {
+    status_.change([&](Status& s) {
+      s.run = experiment().name;
+      s.rounds = static_cast<std::uint32_t>(experiment().rounds);
+    });
+  }
+
+  nlohmann::json run() {
+    announce();
+    try {
+      const nlohmann::json summary = run_federation();
+      set_phase(Status::Phase::finished);
+      transport_.finish(Goodbye{"the run is finished", static_cast<std::uint32_t>(config_.limits.retry_s), true});
+      return summary;
+    } catch (const Interrupted&) {
+      transport_.finish(Goodbye{"the aggregator stops", static_cast<std::uint32_t>(config_.limits.retry_s), false});
+      throw;
+    } catch (const std::exception& error) {
+      status_.change([&](Status& s) {
+        s.phase = Status::Phase::failed;
+        s.last_problem = error.what();
+      });
+      transport_.finish(Goodbye{"the run has failed", 0, true});
+      throw;
+    }
+  }
+
+ private:
+  const Experiment& experiment() const { return config_.experiment; }
+
+  /// The test part of the experiment's data, or nothing; sets the shape and the fingerprint.
+  std::shared_ptr<const Dataset> load_data() {
+    if (config_.data_shape) {
+      shape_ = *config_.data_shape;
+      return nullptr;
+    }
+    say("loading " + experiment().data.at("name").get<std::string>() + " …");
+    const DataSplits splits = data_sources().create(experiment().data, "data")->load(seed_of(experiment()));
+    shape_ = splits.test->shape();
+    fingerprint_ = splits.train->fingerprint() + splits.test->fingerprint();
+    return splits.test;
+  }
+
+  ParameterVector make_initial() const {
+    const auto model = factory_->make(seed_of(experiment()));
+    ParameterVector initial(model->layout());
+    std::copy(model->weights().begin(), model->weights().end(), initial.values().begin());
+    return initial;
+  }
+
+  TlsTransportOptions transport_options() {
+    const ServerLimits& limits = config_.limits;
+    TlsTransportOptions options;
+    options.reception.host = address_.host;
+    options.reception.port = address_.port;
+    options.reception.tls = config_.tls;
+    options.reception.session = {limits.handshake_s, static_cast<std::uint32_t>(limits.heartbeat_s), limits.minimum_bytes_per_s, limits.frames_per_s};
+    options.reception.sessions = static_cast<std::size_t>(limits.sessions);
+    options.reception.handshakes_per_address = static_cast<std::size_t>(limits.handshakes_per_address);
+    options.desk.plan = plan_text(plan_of(experiment(), shape_));
+    options.desk.shape = shape_;
+    options.desk.max_update_bytes = codecs().create(experiment().codec, "codec")->max_bytes(initial_.layout()->size());
+    options.desk.uploads = static_cast<std::size_t>(limits.uploads);
+    options.desk.heartbeat_s = static_cast<std::uint32_t>(limits.heartbeat_s);
+    options.desk.grace_s = limits.grace_s;
+    options.desk.listed_only = config_.clients.admit == "listed";
+    options.desk.listed = config_.clients.listed;
+    options.minimum_clients = static_cast<std::uint64_t>(config_.clients.minimum.value_or(experiment().round.cohort));
+    options.minimum_at_start = static_cast<std::uint64_t>(config_.clients.at_start.value_or(0));
+    options.should_stop = [this] { return should_stop(); };
+    options.on_waiting = [this](std::uint64_t ready, std::uint64_t minimum) { waiting(ready, minimum); };
+    return options;
+  }
+
+  nlohmann::json run_federation() {
+    RunParts parts(experiment(), folder_, transport_, std::move(initial_));
+    parts.population = population();
+    parts.data_fingerprint = fingerprint_;
+    if (hooks_.versions != nullptr) parts.facts = *hooks_.versions;
+    parts.how_to_go_on = "the same command";
+    if (data_) {
+      evaluator_ = std::make_unique<Evaluator>(*factory_, data_, seed_of(experiment()), static_cast<std::size_t>(config_.workers), hooks_.worker_setup);
+      parts.evaluate = [this](const ParameterVector& global) { return evaluate(global); };
+    }
+    parts.on_round = [this](const RoundReport& report) { on_round(report); };
+    parts.on_progress = [this](std::uint32_t round, std::size_t answered, std::size_t asked) { on_progress(round, answered, asked); };
+    parts.set_clock = [this](Seconds time) { transport_.start_at(time); };
+    parts.should_stop = [this] { return should_stop(); };
+    Run run(std::move(parts));
+    return run.run();
+  }
+
+  std::uint64_t population() const {
+    const auto& clients = config_.clients;
+    return clients.admit == "listed" ? clients.listed.size() : static_cast<std::uint64_t>(config_.limits.sessions);
+  }
+
+  bool should_stop() {
+    if (hooks_.take_reload && hooks_.take_reload()) transport_.reload();
+    return hooks_.should_stop && hooks_.should_stop();
+  }
+
+  void announce() {
+    // For scripts and for a test's clients: with port 0 nobody could know it otherwise.
+    const std::string address = address_.host + ":" + std::to_string(transport_.port());
+    write_file_atomically(folder_.path() / "address", address + "\n");
+    say(experiment().name + (goes_on_ ? " goes on" : " begins") + " on " + address + ", run folder " + config_.folder);
+    if (health_) say("health on http://" + *config_.health + "/metrics");
+    set_phase(Status::Phase::waiting);
+  }
+
+  void waiting(std::uint64_t ready, std::uint64_t minimum) {
+    set_phase(Status::Phase::waiting);
+    if (ready == told_waiting_) return;
+    told_waiting_ = ready;
+    say("waiting for clients: " + std::to_string(ready) + " of " + std::to_string(minimum) + " are here");
+  }
+
+  void on_progress(std::uint32_t round, std::size_t answered, std::size_t asked) {
+    set_phase(answered == asked ? Status::Phase::aggregating : Status::Phase::training);
+    status_.change([&](Status& s) {
+      s.round = round;
+      s.cohort = asked;
+      s.answered = answered;
+    });
+  }
+
+  Evaluation evaluate(const ParameterVector& global) {
+    set_phase(Status::Phase::evaluating);
+    return (*evaluator_)(global);
+  }
+
+  void on_round(const RoundReport& report) {
+    status_.change([&](Status& s) {
+      s.round = report.round;
+      for (std::size_t i = 0; i < kOutcomes; ++i) s.outcomes[i] += report.count(static_cast<Outcome>(i));
+      if (report.accuracy) s.accuracy = report.accuracy;
+      if (report.loss) s.loss = report.loss;
+    });
+    set_phase(Status::Phase::training);
+    told_waiting_ = UINT64_MAX;
+    if (hooks_.line) {
+      nlohmann::json line = to_json(report);
+      line.erase("cohort");
+      hooks_.line(line);
+    }
+    say(status_line(status_.read()) + (report.abandoned ? "  (abandoned)" : ""));
+  }
+
+  /// The time since the last change belongs to the phase that ends.
+  void set_phase(Status::Phase phase) {
+    const auto now = Clock::now();
+    const double spent = std::chrono::duration<double>(now - phase_since_).count();
+    phase_since_ = now;
+    status_.change([&](Status& s) {
+      switch (s.phase) {
+        case Status::Phase::waiting: s.seconds_waiting += spent; break;
+        case Status::Phase::training: s.seconds_training += spent; break;
+        case Status::Phase::aggregating: s.seconds_aggregating += spent; break;
+        case Status::Phase::evaluating: s.seconds_evaluating += spent; break;
+        default: break;
+      }
+      s.phase = phase;
+    });
+  }
+
+  void say(const std::string& line) const {
+    if (hooks_.say) hooks_.say(line);
+  }
+
+  const ServerConfig& config_;
+  const ServeHooks& hooks_;
+  Address address_;
+  ExampleShape shape_;
+  std::string fingerprint_;
+  std::shared_ptr<const Dataset> data_;
+  std::unique_ptr<ModelFactory> factory_;
+  ParameterVector initial_;
+  bool goes_on_;
+  RunFolder folder_;
+  StatusBoard status_;
+  std::unique_ptr<HealthServer> health_;
+  Clock::time_point phase_since_ = Clock::now();
+  std::uint64_t told_waiting_ = UINT64_MAX;
+  TlsTransport transport_;
+  std::unique_ptr<Evaluator> evaluator_;
+};
+
+}  // namespace
+
+nlohmann::json serve(const ServerConfig& config, const ServeHooks& hooks) {
+  Service service(config, hooks);
+  return service.run();
+}
+
+}  // namespace fl

@@ -1,0 +1,103 @@
+#include "client/net/workbench.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <new>
+
+#include "fl_core/base/error.h"
+#include "fl_core/base/human.h"
+
+namespace fl {
+namespace {
+
+/// Arrays of float[N] that a round holds at once: weights, gradient, the task's weights, momentum or another scratch, the encoded update.
+constexpr std::uint64_t kModelArrays = 5;
+
+std::string readable(std::uint64_t bytes) { return human_bytes(static_cast<double>(bytes)); }
+
+}  // namespace
+
+std::string described(const ExampleShape& shape) {
+  return shape_text(shape) + " in " + std::to_string(shape.classes) + " classes" +
+         (shape.vocabulary > 0 ? ", token ids below " + std::to_string(shape.vocabulary) : "");
+}
+
+std::uint64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t total = 0;
+  std::uint64_t resident = 0;
+  file >> total >> resident;
+  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+std::uint64_t machine_bytes() {
+  return static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+PlanCheck Workbench::prepare(const std::string& text, ClientId client) {
+  model_.reset();
+  trainer_.reset();
+  codec_.reset();
+  client_ = client;
+  PlanCheck check;
+  try {
+    return build(parse_plan(text));
+  } catch (const std::bad_alloc&) {
+    check.unfit = "the plan's model does not fit into this machine's memory";
+  } catch (const Error& error) {
+    check.unfit = error.what();
+  } catch (const std::exception& error) {
+    check.unfit = std::string("the plan's model cannot be built: ") + error.what();
+  }
+  return check;
+}
+
+PlanCheck Workbench::build(const ClientPlan& plan) {
+  PlanCheck check;
+  const ExampleShape& local = data_.shape;
+  if (plan.shape.input != local.input || plan.shape.classes != local.classes || plan.shape.vocabulary != local.vocabulary) {
+    check.unfit = "data: the local examples are " + described(local) + ", the server's experiment needs " + described(plan.shape) +
+                  "; point 'data' at the experiment's kind of data";
+    check.operator_must_act = true;
+    return check;
+  }
+  const auto factory = models().create(plan.model, "model", ModelContext{plan.shape, "model"});
+  auto trainer = trainers().create(plan.trainer, "trainer");
+  const ModelCost cost = factory->cost();
+  const std::uint64_t base = resident_bytes();
+  const auto needed = static_cast<std::uint64_t>(std::max<std::int64_t>(0, cost.parameters)) * sizeof(float) * kModelArrays +
+                      static_cast<std::uint64_t>(std::max<std::int64_t>(0, cost.activation_bytes)) *
+                          static_cast<std::uint64_t>(std::max<std::int64_t>(1, trainer->batch_size()));
+  check.memory_bytes = base + needed;
+  if (check.memory_bytes > memory_bytes_) {
+    check.unfit = "the plan needs about " + readable(check.memory_bytes) + " of memory (" + readable(base) + " for program and data), this client may use " + readable(memory_bytes_);
+    return check;
+  }
+  auto model = factory->make(static_cast<std::uint64_t>(plan.seed));
+  check.model_bytes = model->layout()->size() * sizeof(float);
+  codec_ = codecs().create(plan.codec, "codec");
+  codec_name_ = codecs().name_of(plan.codec, "codec");
+  model_ = std::move(model);
+  trainer_ = std::move(trainer);
+  plan_ = plan;
+  return check;
+}
+
+std::optional<Message> Workbench::answer(const Message& task, const std::function<bool()>& should_stop) {
+  FL_CHECK(model_ != nullptr, "a task before a plan");
+  const ClientKit kit{*model_,
+                      *trainer_,
+                      *codec_,
+                      codec_name_,
+                      *data_.data,
+                      static_cast<std::uint64_t>(plan_.seed),
+                      plan_.client_holdout,
+                      plan_.weighting == "uniform",
+                      plan_.weight_cap};
+  ClientSession session(kit, client_, data_.shard);
+  return session.handle(task, should_stop);
+}
+
+}  // namespace fl

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "fl_core/config/experiment.h"
+#include "fl_core/ml/dataset.h"
+
+namespace fl {
+
+/// The part of an experiment that a deployed client must know; the server sends it as JSON in its welcome. It is data: a
+/// model is a list of stages, a component is a name with options, and both are validated before they are used.
+struct ClientPlan {
+  nlohmann::json model;
+  nlohmann::json trainer;
+  nlohmann::json codec;
+  std::int64_t seed = 1;
+  std::string weighting = "examples";
+  std::int64_t weight_cap = 65535;
+  double client_holdout = 0;
+  ExampleShape shape;  ///< of the examples that the model was built for
+
+  void fields(Fields& f);
+};
+
+ClientPlan plan_of(const Experiment& experiment, const ExampleShape& shape);
+/// One line of JSON; the same plan gives the same text.
+std::string plan_text(const ClientPlan& plan);
+/// Throws ConfigError "the server's plan: …": the text comes from a peer, and may name components that this build lacks.
+ClientPlan parse_plan(const std::string& text);
+
+/// {"input": [1, 28, 28], "classes": 10, "vocabulary": 0}.
+void shape_fields(Fields& f, ExampleShape& shape);
+/// "1x28x28".
+std::string shape_text(const ExampleShape& shape);
+
+}  // namespace fl
