@@ -148,7 +148,7 @@ void Probe::repeat(Milliseconds limit, const char* what, Call call) {
       case SSL_ERROR_SYSCALL: throw ProbeEnded(other + " broke the connection" + (errno != 0 ? ": " + words_of(errno) : ""));
       default: {
         const bool cut = ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
-        const std::string words = tls::error_words(role_, *noted_);
+        const std::string words = tls::error_words(role_, SSL_is_init_finished(ssl_.get()) == 1, *noted_);
         throw ProbeEnded(cut ? other + " cut the connection without saying so" : words);
       }
     }

@@ -226,7 +226,7 @@ bool TlsPump::shake_hands() {
     if (result == 1) break;
     const int error = SSL_get_error(ssl_, result);
     if (error == SSL_ERROR_ZERO_RETURN) fail("the peer closed the connection during the TLS handshake");
-    if (error != SSL_ERROR_WANT_READ) fail(tls::error_words(context_->role(), noted_));
+    if (error != SSL_ERROR_WANT_READ) fail(tls::error_words(context_->role(), established_, noted_));
     send_output();
     if (!receive(kRecordBytes, "during the TLS handshake")) return false;
   }
@@ -262,7 +262,7 @@ bool TlsPump::read(std::span<std::byte> out, std::size_t& done, bool inside) {
     const char* where = inside || done > 0 ? "inside a frame" : "between two frames";
     const int error = SSL_get_error(ssl_, result);
     if (error == SSL_ERROR_ZERO_RETURN) fail(inside || done > 0 ? "the peer closed the connection inside a frame" : "the peer closed the connection");
-    if (error != SSL_ERROR_WANT_READ) fail(tls::error_words(context_->role(), noted_));
+    if (error != SSL_ERROR_WANT_READ) fail(tls::error_words(context_->role(), established_, noted_));
     if (read_turn_ >= kTurnBytes || !receive(out.size() - done, where)) break;
     read_turn_ += input_.size();
   }
@@ -309,7 +309,7 @@ void TlsPump::encrypt(std::span<const std::byte> plain) {
   std::size_t written = 0;
   ERR_clear_error();
   // The pump takes everything, so it is all or an error.
-  if (SSL_write_ex(ssl_, plain.data(), plain.size(), &written) != 1 || written != plain.size()) fail(tls::error_words(context_->role(), noted_));
+  if (SSL_write_ex(ssl_, plain.data(), plain.size(), &written) != 1 || written != plain.size()) fail(tls::error_words(context_->role(), established_, noted_));
 }
 
 std::size_t TlsPump::send(std::span<const std::byte> bytes) {
@@ -361,7 +361,7 @@ std::string TlsPump::last_words(const std::string& otherwise) {
     const int result = SSL_read_ex(ssl_, ignored.data(), ignored.size(), &size);
     if (result == 1) continue;
     const int error = SSL_get_error(ssl_, result);
-    if (error == SSL_ERROR_SSL) return tls::error_words(context_->role(), noted_);
+    if (error == SSL_ERROR_SSL) return tls::error_words(context_->role(), established_, noted_);
     if (error != SSL_ERROR_WANT_READ) break;
     error_code end;
     const std::size_t received = socket_.read_some(asio::buffer(scratch().input), end);

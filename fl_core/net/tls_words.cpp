@@ -52,7 +52,7 @@ std::string list_words(X509_STORE_CTX* verification) {
 /// TLS alerts are one byte; OpenSSL reports a received one as this plus its number.
 constexpr int kAlertReasons = SSL_AD_REASON_OFFSET;
 
-std::string alert_words(TlsRole role, int alert) {
+std::string alert_words(TlsRole role, int alert, bool established) {
   const std::string peer = std::string("the ") + role_name(other(role));
   const std::string refused = peer + " refused our certificate: ";
   switch (alert) {
@@ -65,9 +65,12 @@ std::string alert_words(TlsRole role, int alert) {
     case SSL_AD_ACCESS_DENIED: return refused + "access denied";
     case SSL_AD_CERTIFICATE_REQUIRED: return peer + " refused us: it demands a certificate";
     case SSL_AD_NO_APPLICATION_PROTOCOL: return peer + " does not speak " + kAlpn;
-    case SSL_AD_PROTOCOL_VERSION: return peer + " does not speak TLS 1.3";
-    default: return peer + " ended the connection with the TLS alert '" + SSL_alert_desc_string_long(alert) + "'";
+    case SSL_AD_PROTOCOL_VERSION:
+      if (!established) return peer + " does not speak TLS 1.3";
+      break;
+    default: break;
   }
+  return peer + " ended the connection with the TLS alert '" + SSL_alert_desc_string_long(alert) + "'";
 }
 
 }  // namespace
@@ -99,7 +102,7 @@ std::string verification_words(X509_STORE_CTX* verification, const std::string& 
   }
 }
 
-std::string error_words(TlsRole role, const std::string& noted) {
+std::string error_words(TlsRole role, bool established, const std::string& noted) {
   const unsigned long error = ERR_peek_last_error();
   ERR_clear_error();
   if (!noted.empty()) return noted;
@@ -109,7 +112,7 @@ std::string error_words(TlsRole role, const std::string& noted) {
     return "TLS failed: " + std::string(reason == nullptr ? "unknown cause" : reason);
   }
   const int reason = ERR_GET_REASON(error);
-  if (reason >= kAlertReasons) return alert_words(role, reason - kAlertReasons);
+  if (reason >= kAlertReasons) return alert_words(role, reason - kAlertReasons, established);
   switch (reason) {
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return peer + " showed no certificate";
     case SSL_R_UNSUPPORTED_PROTOCOL:

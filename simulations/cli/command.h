@@ -29,6 +29,7 @@ void add_sweep(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
+void add_clients(CLI::App& app, Action& action);
 void add_config(CLI::App& app, Action& action);
 void add_pki(CLI::App& app, Action& action);
 void add_conformance(CLI::App& app, Action& action);
@@ -63,6 +64,8 @@ struct RunRequest {
 ExitCode run_and_show(const nlohmann::json& experiment, const std::string& source, const RunRequest& request,
                       nlohmann::json* summary = nullptr);
 
+/// The run folder that the user names: DIR, or DIR/run where DIR is a folder of 'fl up'.
+std::filesystem::path run_folder(const std::filesystem::path& named);
 /// "runs/NAME", or "runs/NAME-2", … : the first folder that does not exist yet.
 std::filesystem::path fresh_folder(const std::filesystem::path& parent, const std::string& name);
 

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 
+#include "fl_core/config/address.h"
 #include "simulations/cli/command.h"
 #include "simulations/cli/conformance.h"
 
@@ -23,16 +24,10 @@ struct Arguments {
   bool json = false;
 };
 
-void set_address(ConformanceOptions& options, const std::string& address, const char* option) {
-  const std::size_t colon = address.rfind(':');
-  unsigned long port = 0;
-  if (colon != std::string::npos && colon > 0 && address.find_first_not_of("0123456789", colon + 1) == std::string::npos && address.size() - colon <= 6) {
-    port = std::stoul("0" + address.substr(colon + 1));
-  }
-  if (port == 0 || port > 65535) throw ConfigError(std::string("conformance: ") + option + ": got '" + address + "', expected HOST:PORT, such as 127.0.0.1:7443");
-  options.host = address.substr(0, colon);
-  if (options.host.size() > 2 && options.host.front() == '[' && options.host.back() == ']') options.host = options.host.substr(1, options.host.size() - 2);
-  options.port = static_cast<std::uint16_t>(port);
+void set_address(ConformanceOptions& options, const std::string& text, const char* option) {
+  const Address address = parse_address(text, std::string("conformance: ") + option);
+  options.host = address.host;
+  options.port = address.port;
   if (options.server_name.empty()) options.server_name = options.host;
 }
 

@@ -22,11 +22,6 @@ void print_line(const nlohmann::json& line) {
   std::fflush(stdout);
 }
 
-/// The run folder: DIR, or DIR/run where DIR is a folder of 'fl up'.
-std::filesystem::path run_folder(const std::filesystem::path& named) {
-  return !std::filesystem::exists(named / "journal.db") && std::filesystem::exists(named / "run" / "journal.db") ? named / "run" : named;
-}
-
 ExitCode tell(const ReplayArguments& arguments, const RecordedRun& recorded, const std::optional<ReplayDifference>& difference) {
   const std::string rounds = std::to_string(recorded.rounds.size());
   if (!difference) {
@@ -69,6 +64,12 @@ ExitCode replay_and_tell(const ReplayArguments& arguments) {
 }
 
 }  // namespace
+
+std::filesystem::path run_folder(const std::filesystem::path& named) {
+  std::error_code unseen;
+  const bool around = !std::filesystem::exists(named / "journal.db", unseen) && std::filesystem::exists(named / "run" / "journal.db", unseen);
+  return around ? named / "run" : named;
+}
 
 void add_replay(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("replay", "Run a finished or interrupted run again in simulation, and compare every model");

@@ -65,6 +65,7 @@ int run(int argc, char** argv) {
   fl::cli::add_plan(app, action);
   fl::cli::add_doctor(app, action);
   fl::cli::add_report(app, action);
+  fl::cli::add_clients(app, action);
   fl::cli::add_config(app, action);
   fl::cli::add_pki(app, action);
   fl::cli::add_conformance(app, action);

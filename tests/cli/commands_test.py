@@ -3,11 +3,12 @@
 import json
 import re
 import shutil
+import sqlite3
 
 import support
 from support import EXPERIMENTS, TINY, experiment, read_json, sha256_of
 
-COMMANDS = ("simulate", "resume", "sweep", "plan", "doctor", "report", "config")
+COMMANDS = ("simulate", "resume", "sweep", "plan", "doctor", "report", "clients", "config")
 # What benchmarks and scripts read from the last line of --json.
 SUMMARY = {"status", "rounds", "accuracy", "loss", "model_sha256", "seconds", "train_samples_per_s", "client_rounds_per_s",
            "peak_rss_bytes", "bytes_up", "bytes_down"}
@@ -208,6 +209,55 @@ class Report(support.CliTest):
         self.simulate(file, "run")
         page = self.assert_stands_alone(self.folder / "run" / "report.html")
         self.assertEqual((page.count("<script>alert"), page.count("&lt;script&gt;alert") > 0), (0, True))
+
+
+class Clients(support.CliTest):
+    def test_rounds_are_those_of_the_metrics(self):
+        file = self.write("quick.json", experiment(rounds=8, devices={"failure_probability": 0.3},
+                                                   round={"cohort": 5, "deadline_s": 8, "minimum_updates": 1}))
+        self.simulate(file, "run")
+        expected = {}
+        for line in (self.folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            one = json.loads(line)
+            for client, outcome in zip(one["cohort"]["clients"], one["cohort"]["outcomes"]):
+                did = expected.setdefault(client, {"rounds": 0, "counted": 0, "last_counted_round": 0})
+                did["rounds"] += 1
+                if outcome == 0:
+                    did["counted"] += 1
+                    did["last_counted_round"] = one["round"]
+        self.assertTrue(any(did["counted"] < did["rounds"] for did in expected.values()), "the experiment has failures")
+        rows = self.fl("clients", "run", "--json").objects()
+        self.assertEqual([row["id"] for row in rows], sorted(expected))
+        for row in rows:
+            self.assertEqual({key: row[key] for key in expected[row["id"]]}, expected[row["id"]], row["id"])
+            self.assertEqual((row["identity"], row["first_seen"], row["sessions"]), (None, None, 0), "a simulation has no registry")
+
+    def test_the_registry_is_shown_while_its_run_goes_on(self):
+        self.simulate(TINY, "up/run")
+        journal = sqlite3.connect(self.folder / "up" / "run" / "journal.db", isolation_level=None)
+        self.addCleanup(journal.close)
+        # Client 900 was listed and never here. 1 764 072 000 s after 1970 is 2025-11-25 12:00 UTC.
+        journal.execute("""INSERT INTO clients VALUES(7, 'kitchen', 1764072000.5, 1764075660, 3, '{"examples": 60}')""")
+        journal.execute("INSERT INTO clients VALUES(900, 'cellar', 0, 0, 0, '')")
+        journal.execute("INSERT OR REPLACE INTO participation VALUES(1, 7, 2), (2, 7, 7), (3, 7, 2), (4, 7, 0), (5, 7, 0)")
+        journal.execute("BEGIN IMMEDIATE")
+        journal.execute("UPDATE clients SET sessions=99")
+        for folder in ("up", "up/run"):
+            lines = self.fl("clients", folder).out.splitlines()
+            self.assertRegex(lines[0], r"^id +identity +first seen \(UTC\) +last seen \(UTC\) +sessions +asked +counted +not counted$")
+            self.assertRegex("\n".join(lines), r"(?m)^7 +kitchen +2025-11-25 12:00 +2025-11-25 13:01 +3 +5 +2 +2 late, 1 not_finite$")
+            self.assertRegex(lines[-1], r"^900 +cellar +- +- +0 +0 +0 *$")
+        rows = {row["id"]: row for row in self.fl("clients", "up", "--json").objects()}
+        self.assertEqual(rows[7], {"id": 7, "identity": "kitchen", "first_seen": 1764072000.5, "last_seen": 1764075660, "sessions": 3,
+                                   "rounds": 5, "counted": 2, "last_counted_round": 5,
+                                   "outcomes": {"accepted": 2, "late": 2, "not_finite": 1}, "profile": {"examples": 60}})
+        self.assertEqual((rows[900]["first_seen"], rows[900]["profile"], rows[900]["outcomes"]), (None, None, {}))
+
+    def test_a_folder_without_a_run_is_refused(self):
+        for folder in ("nowhere", "."):
+            result = self.fl("clients", folder, code=2)
+            self.assert_one_error_line(result, "journal.db: no such file; expected the journal of a run")
+        self.assertEqual(list(self.folder.iterdir()), [], "and nothing is created")
 
 
 class Config(support.CliTest):

@@ -33,7 +33,7 @@ using testing::AnyOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-/// Sends back what comes until the other end closes; returns how many frames.
+/// Sends back `count` frames.
 awaitable<void> echo(FramedStream& stream, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     const Frame frame = co_await stream.read_frame();
@@ -361,9 +361,9 @@ TEST(FramedStream, RefusesEverythingOnceItIsClosed) {
   link.server->close();
   link.server->close();
   link.server->abort();
-  link.run([&] { return read_one(*link.server); }, [&] { return link.client->write_frame(frame_with(1, 1, 1)); });
+  const Frame frame = frame_with(1, 1, 1);
+  link.run([&] { return read_one(*link.server); }, nothing);
   EXPECT_THAT(link.server_ending.error, HasSubstr("is closed"));
-  const Frame frame;
   link.run([&] { return link.server->write_frame(frame); }, nothing);
   EXPECT_THAT(link.server_ending.error, HasSubstr("is closed"));
 }
@@ -378,30 +378,28 @@ TEST(FramedStream, ClosesBeforeItsHandshake) {
 // ---- frames that break the protocol --------------------------------------------------------------------------------------
 
 TEST(FramedStream, RefusesALengthBeforeMakingRoomForIt) {
-  Link link;
-  link.shake_hands();
   for (const bool body : {false, true}) {
-    Link broken;
-    broken.shake_hands();
+    Link link;
+    link.shake_hands();
     Frame frame = frame_with(1, 1, 1);
     (body ? frame.head.body_bytes : frame.head.header_bytes) = body ? limits::kChunkBytes + 1 : limits::kHeaderBytes + 1;
     bool was_protocol_error = false;
-    broken.run(
+    link.run(
         [&]() -> awaitable<void> {
           try {
-            co_await broken.server->read_head();
+            co_await link.server->read_head();
           } catch (const ProtocolError&) {
             was_protocol_error = true;
             throw;
           }
         },
         [&]() -> awaitable<void> {
-          co_await broken.client->write_frame(frame);
-          co_await read_one(*broken.client);
+          co_await link.client->write_frame(frame);
+          co_await read_one(*link.client);
         });
-    EXPECT_TRUE(was_protocol_error) << broken.server_ending.error;
-    EXPECT_FALSE(broken.server->open());
-    EXPECT_EQ(broken.client_ending.error, "the peer closed the connection");
+    EXPECT_TRUE(was_protocol_error) << link.server_ending.error;
+    EXPECT_FALSE(link.server->open());
+    EXPECT_EQ(link.client_ending.error, "the peer closed the connection");
   }
 }
 

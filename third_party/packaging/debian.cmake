@@ -15,12 +15,9 @@ set(CPACK_DEBIAN_AGGREGATOR_PACKAGE_NAME tributary-aggregator)
 set(CPACK_DEBIAN_CLIENT_PACKAGE_NAME tributary-client)
 set(CPACK_DEBIAN_TOOL_PACKAGE_NAME tributary-tools)
 set(CPACK_DEBIAN_TOOL_PACKAGE_SUGGESTS dataset-fashion-mnist)
-set(CPACK_COMPONENT_AGGREGATOR_DESCRIPTION "Federated learning: the aggregator
- fl-aggregator runs the rounds of a federation over mutual TLS, as a systemd service.")
-set(CPACK_COMPONENT_CLIENT_DESCRIPTION "Federated learning: the client
- fl-client trains on the data of this machine when an aggregator asks for it, as a systemd service. The data stay here.")
-set(CPACK_COMPONENT_TOOL_DESCRIPTION "Federated learning: the command-line tool
- fl simulates federations, plans them, makes and revokes certificates, and reports on runs.")
+set(CPACK_COMPONENT_AGGREGATOR_DESCRIPTION "fl-aggregator runs the rounds of a federation over mutual TLS, as a systemd service.")
+set(CPACK_COMPONENT_CLIENT_DESCRIPTION "fl-client trains on the data of this machine when an aggregator asks for it, as a systemd service. The data stay here.")
+set(CPACK_COMPONENT_TOOL_DESCRIPTION "fl simulates federations, plans them, makes and revokes certificates, and reports on runs.")
 
 if(CMAKE_CROSSCOMPILING)
   # dpkg-shlibdeps asks this machine's package database, which does not know the device's libraries.

@@ -20,6 +20,7 @@ function(fl_add_fuzzers)
             -DCMAKE_CXX_COMPILER=${FL_CLANGXX} -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1"
             -DFL_SANITIZE=fuzzer-no-link,address,undefined -DFL_BUILD_FUZZERS=ON -DFL_BUILD_TESTS=OFF
             -DFL_BUILD_BENCHMARKS=OFF -DFL_WITH_TORCH=OFF -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON
+            "-DCMAKE_PREFIX_PATH=${CMAKE_PREFIX_PATH}"
             --log-level=WARNING
     COMMENT "Configuring the fuzz targets (${FL_CLANGXX})" VERBATIM)
   # Ninja knows what is out of date in there. The load limit keeps two builds from overfilling the machine.
@@ -38,10 +39,14 @@ endfunction()
 function(fl_add_fuzz_test name build corpus)
   set(scratch ${build}/${name}.scratch)
   set(found ${build}/${name}.found)
+  set(seeds "")
+  if(EXISTS ${corpus})
+    set(seeds "'${corpus}'")
+  endif()
   add_test(NAME ${name} COMMAND sh -c "\
-rm -rf '${scratch}' && mkdir -p '${scratch}' '${found}' '${corpus}' && \
+rm -rf '${scratch}' && mkdir -p '${scratch}' '${found}' && \
 exec '${build}/bin/${name}' -runs=${FL_FUZZ_RUNS} -seed=1 -max_len=1024 -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=256 \
--use_value_profile=1 -verbosity=0 -print_final_stats=1 -artifact_prefix='${found}/' '${scratch}' '${corpus}'")
+-use_value_profile=1 -verbosity=0 -print_final_stats=1 -artifact_prefix='${found}/' '${scratch}' ${seeds}")
   set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 600)
 endfunction()
 

@@ -1,6 +1,7 @@
 #include "tests/net_support/net/plain_socket.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -42,6 +43,7 @@ PlainSocket::PlainSocket(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM
 
 PlainSocket PlainSocket::adopt(int fd) {
   PlainSocket socket(fd, true);
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
   socket.limit_waiting();
   return socket;
 }

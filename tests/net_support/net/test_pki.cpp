@@ -12,8 +12,7 @@ namespace {
 
 const std::array<std::string, 2> kHosts = {"127.0.0.1", "localhost"};
 constexpr std::int64_t kHour_s = 3600;
-/// Began a day ago, ended an hour ago.
-constexpr ValidityOptions kOver = {-24 * kHour_s, 23 * kHour_s};
+constexpr ValidityOptions kOver = {-24 * kHour_s, -kHour_s};
 constexpr ValidityOptions kTomorrow = {24 * kHour_s, 48 * kHour_s};
 
 }  // namespace
