@@ -131,7 +131,7 @@ fl::ExitCode show_check(const fl::ClientConfig& config, const fl::LocalData& dat
   const fl::TlsContext context(fl::TlsRole::client, config.tls);
   const fl::CertificateInfo identity = fl::read_certificate(config.tls.certificate);
   const std::int64_t days = fl::days_left(context.not_after());
-  const fl::Verdict now = fl::TrainingPolicy(config.limits).check(false);
+  const fl::Permission now = fl::TrainingPolicy(config.limits).check(false);
   const nlohmann::json facts = {{"server", config.server},
                                 {"server_name", config.server_name},
                                 {"identity", identity.name},

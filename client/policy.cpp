@@ -78,7 +78,7 @@ std::optional<double> TrainingPolicy::load() const {
   return file >> value ? std::optional<double>(value) : std::nullopt;
 }
 
-Verdict TrainingPolicy::check(bool training) const {
+Permission TrainingPolicy::check(bool training) const {
   if (!in_hours()) return {false, "outside of the allowed hours " + limits_.hours};
   if (limits_.mains_power && !on_mains()) return {false, "on battery power"};
   if (limits_.max_load) {

@@ -30,7 +30,7 @@ struct PolicySources {
 };
 
 /// Whether training is allowed; if not, why: "on battery power".
-struct Verdict {
+struct Permission {
   bool allowed = true;
   std::string reason;
 };
@@ -42,7 +42,7 @@ class TrainingPolicy {
   explicit TrainingPolicy(const ClientLimits& limits, PolicySources sources = {});
 
   /// `training` says that this program is at work now: then its own threads are taken off the load.
-  Verdict check(bool training) const;
+  Permission check(bool training) const;
 
  private:
   bool in_hours() const;

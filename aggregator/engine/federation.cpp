@@ -63,10 +63,8 @@ void Federation::run() {
   const auto rounds = static_cast<std::uint32_t>(parts_.experiment.rounds);
   while (last_.round < rounds && !totals_.stopped_early) {
     if (parts_.should_stop && parts_.should_stop()) throw Interrupted("the run was interrupted");
-    const auto start = Clock::now();
     std::uint32_t version = last_.model_version;
     RoundReport report = parts_.engine.run_round(last_.round + 1, global_, version);
-    report.wall_seconds = seconds_since(start);
     commit(report);
     complete(std::move(report));
   }

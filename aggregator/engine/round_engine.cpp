@@ -1,6 +1,7 @@
 #include "aggregator/engine/round_engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "fl_core/params/kernels.h"
@@ -49,6 +50,8 @@ RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global,
   RoundReport report;
   report.round = round;
   const auto cohort = choose(parts_.sampler, options.selected(), rng);
+  // Waiting until enough clients are there is not the round's time.
+  const auto start = std::chrono::steady_clock::now();
   broadcast(TaskKind::train, round, model_version, global, cohort, report.bytes_down);
   collect(round, model_version, cohort, report);
 
@@ -63,6 +66,7 @@ RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global,
   }
   report.model_version = model_version;
   report.virtual_seconds = parts_.transport.now();
+  report.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }
 

@@ -21,6 +21,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -38,7 +39,21 @@ using asio::ip::tcp;
 using Context = std::shared_ptr<const fl::TlsContext>;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+/// Wall time, and processor time of both threads: the latter means something even when the machine does other things.
+class Stopwatch {
+ public:
+  double wall_s() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  double cpu_s() const { return process_s() - cpu_start_; }
+
+ private:
+  static double process_s() {
+    ::timespec now{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
+  }
+  Clock::time_point start_ = Clock::now();
+  double cpu_start_ = process_s();
+};
 
 void require(bool ok, const char* what) {
   if (!ok) throw fl::IoError(std::string("benchmark: ") + what + " failed");
@@ -74,13 +89,28 @@ struct Ends {
   Context client;
 };
 
-/// GB/s of the two directions.
+/// One way of one run.
 struct Speed {
-  double up = 0;
-  double down = 0;
+  double gb_s = 0;
+  double cpu_s_per_gb = 0;  ///< both ends together
+
+  void set(std::size_t bytes, const Stopwatch& watch) {
+    gb_s = static_cast<double>(bytes) / watch.wall_s() / 1e9;
+    cpu_s_per_gb = watch.cpu_s() * 1e9 / static_cast<double>(bytes);
+  }
   void keep_best(const Speed& other) {
-    up = std::max(up, other.up);
-    down = std::max(down, other.down);
+    if (gb_s == 0 || other.gb_s > gb_s) gb_s = other.gb_s;
+    if (cpu_s_per_gb == 0 || other.cpu_s_per_gb < cpu_s_per_gb) cpu_s_per_gb = other.cpu_s_per_gb;
+  }
+};
+
+/// From client to server, and back.
+struct Speeds {
+  Speed up;
+  Speed down;
+  void keep_best(const Speeds& other) {
+    up.keep_best(other.up);
+    down.keep_best(other.down);
   }
 };
 
@@ -120,16 +150,16 @@ awaitable<void> serve_frames(fl::FramedStream& stream, const std::vector<fl::Fra
   stream.close();
 }
 
-awaitable<void> use_frames(fl::FramedStream& stream, const std::vector<fl::Frame>& frames, std::span<std::byte> received, Speed& speed) {
+awaitable<void> use_frames(fl::FramedStream& stream, const std::vector<fl::Frame>& frames, std::span<std::byte> received, Speeds& speeds) {
   const std::string host = "localhost";
   co_await stream.handshake(host);
-  auto start = Clock::now();
+  Stopwatch watch;
   co_await stream.write_frames(frames);
   const fl::Frame done = co_await stream.read_frame();
-  speed.up = static_cast<double>(received.size()) / seconds_since(start) / 1e9;
-  start = Clock::now();
+  speeds.up.set(received.size(), watch);
+  watch = {};
   co_await receive_chunks(stream, received);
-  speed.down = static_cast<double>(received.size()) / seconds_since(start) / 1e9;
+  speeds.down.set(received.size(), watch);
 }
 
 /// Connects two sockets of two threads' contexts and runs a coroutine in each.
@@ -155,9 +185,9 @@ void run_pair(Serve serve, Use use) {
   rethrow(failure);
 }
 
-Speed measure_ours(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
+Speeds measure_ours(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
   const std::vector<fl::Frame> frames = chunks_of(body);
-  Speed speed;
+  Speeds speeds;
   run_pair(
       [&](tcp::socket socket) {
         auto stream = std::make_unique<fl::FramedStream>(std::move(socket), ends.server);
@@ -166,10 +196,10 @@ Speed measure_ours(const Ends& ends, const fl::SharedBuffer& body, std::span<std
       },
       [&](tcp::socket socket) {
         auto stream = std::make_unique<fl::FramedStream>(std::move(socket), ends.client);
-        asio::co_spawn(stream->executor(), use_frames(*stream, frames, at_client, speed), rethrow);
+        asio::co_spawn(stream->executor(), use_frames(*stream, frames, at_client, speeds), rethrow);
         return stream;
       });
-  return speed;
+  return speeds;
 }
 
 // ---- Asio's ssl::stream --------------------------------------------------------------------------------------------------
@@ -198,23 +228,23 @@ awaitable<void> serve_asio(AsioStream& stream, std::span<const std::byte> body, 
   co_await write_pieces(stream, body);
 }
 
-awaitable<void> use_asio(AsioStream& stream, std::span<const std::byte> body, std::span<std::byte> received, Speed& speed) {
+awaitable<void> use_asio(AsioStream& stream, std::span<const std::byte> body, std::span<std::byte> received, Speeds& speeds) {
   co_await stream.async_handshake(asio::ssl::stream_base::client, asio::use_awaitable);
-  auto start = Clock::now();
+  Stopwatch watch;
   co_await write_pieces(stream, body);
   char done = 0;
   co_await asio::async_read(stream, asio::buffer(&done, 1), asio::use_awaitable);
-  speed.up = static_cast<double>(received.size()) / seconds_since(start) / 1e9;
-  start = Clock::now();
+  speeds.up.set(received.size(), watch);
+  watch = {};
   co_await read_pieces(stream, received);
-  speed.down = static_cast<double>(received.size()) / seconds_since(start) / 1e9;
+  speeds.down.set(received.size(), watch);
 }
 
-Speed measure_asio(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
+Speeds measure_asio(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
   SSL_CTX_up_ref(ends.server->native());
   SSL_CTX_up_ref(ends.client->native());
   asio::ssl::context server_context(ends.server->native()), client_context(ends.client->native());
-  Speed speed;
+  Speeds speeds;
   const auto stream_over = [](tcp::socket socket, asio::ssl::context& context) {
     socket.set_option(tcp::no_delay(true));
     return std::make_unique<AsioStream>(std::move(socket), context);
@@ -227,10 +257,10 @@ Speed measure_asio(const Ends& ends, const fl::SharedBuffer& body, std::span<std
       },
       [&](tcp::socket socket) {
         auto stream = stream_over(std::move(socket), client_context);
-        asio::co_spawn(stream->get_executor(), use_asio(*stream, body.span(), at_client, speed), rethrow);
+        asio::co_spawn(stream->get_executor(), use_asio(*stream, body.span(), at_client, speeds), rethrow);
         return stream;
       });
-  return speed;
+  return speeds;
 }
 
 // ---- the record layer alone ----------------------------------------------------------------------------------------------
@@ -297,27 +327,24 @@ void decrypt(SSL* ssl, std::span<const char> ciphertext, std::span<std::byte> bo
   require(done == body.size(), "decrypting all");
 }
 
-/// GB/s at which one thread encrypts while another one decrypts; the slower one bounds a connection.
-double measure_records(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> plain) {
+/// One thread encrypts while another one decrypts: no connection between two threads can be faster.
+Speed measure_records(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> plain) {
   MemoryPair encrypting(ends), decrypting(ends);
   std::vector<char> ciphertext;
   ciphertext.reserve(body.size() + body.size() / kRecord * 32 + kRecord);
   encrypt(decrypting.client, body.span(), [&](std::span<const char> batch) { ciphertext.insert(ciphertext.end(), batch.begin(), batch.end()); });
-  double encrypt_s = 0;
-  double decrypt_s = 0;
   std::barrier begin(2);
   std::thread other([&] {
     begin.arrive_and_wait();
-    const auto start = Clock::now();
     encrypt(encrypting.client, body.span(), [](std::span<const char>) {});
-    encrypt_s = seconds_since(start);
   });
   begin.arrive_and_wait();
-  const auto start = Clock::now();
+  const Stopwatch watch;
   decrypt(decrypting.server, ciphertext, plain);
-  decrypt_s = seconds_since(start);
   other.join();
-  return static_cast<double>(body.size()) / std::max(encrypt_s, decrypt_s) / 1e9;
+  Speed speed;
+  speed.set(body.size(), watch);
+  return speed;
 }
 
 // ---- idle connections ----------------------------------------------------------------------------------------------------
@@ -421,33 +448,40 @@ nlohmann::json measure_bulk(const Ends& ends, std::size_t size, int repeats) {
   for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>((i * 2654435761U) >> 13U);
   const fl::SharedBuffer body(std::move(bytes));
   fl::Bytes at_server(size), at_client(size);
-  Speed ours, theirs;
-  double records = 0;
+  Speeds ours, theirs;
+  Speed records;
   for (int i = 0; i < repeats; ++i) {
-    records = std::max(records, measure_records(ends, body, at_server.span()));
+    records.keep_best(measure_records(ends, body, at_server.span()));
     ours.keep_best(measure_ours(ends, body, at_server.span(), at_client.span()));
     const bool intact = std::memcmp(at_server.data(), body.span().data(), size) == 0 && std::memcmp(at_client.data(), body.span().data(), size) == 0;
     require(intact, "moving the body unchanged");
     theirs.keep_best(measure_asio(ends, body, at_server.span(), at_client.span()));
   }
+  const auto both = [](const Speed& up, const Speed& down, const Speed& per_up, const Speed& per_down) {
+    return nlohmann::json{{"up", up.gb_s / per_up.gb_s}, {"down", down.gb_s / per_down.gb_s}};
+  };
+  const auto speeds = [](const Speeds& s) {
+    return nlohmann::json{{"up", {{"gb_s", s.up.gb_s}, {"cpu_s_per_gb", s.up.cpu_s_per_gb}}},
+                          {"down", {{"gb_s", s.down.gb_s}, {"cpu_s_per_gb", s.down.cpu_s_per_gb}}}};
+  };
   return {{"bytes", size},
-          {"records_gb_s", records},
-          {"framed_stream_gb_s", {{"up", ours.up}, {"down", ours.down}}},
-          {"asio_ssl_stream_gb_s", {{"up", theirs.up}, {"down", theirs.down}}},
-          {"ratio_to_records", {{"up", ours.up / records}, {"down", ours.down / records}}},
-          {"ratio_to_asio", {{"up", ours.up / theirs.up}, {"down", ours.down / theirs.down}}}};
+          {"record_layer", speeds({records, records})},
+          {"framed_stream", speeds(ours)},
+          {"asio_ssl_stream", speeds(theirs)},
+          {"ratio_to_record_layer", both(ours.up, ours.down, records, records)},
+          {"ratio_to_asio", both(ours.up, ours.down, theirs.up, theirs.down)}};
 }
 
 void print_bulk(const nlohmann::json& result) {
-  const auto row = [&](const char* name, const char* key) {
-    std::printf("%-34s %7.2f %7.2f\n", name, result[key]["up"].get<double>(), result[key]["down"].get<double>());
-  };
-  std::printf("%.0f MB in 1 MiB chunk frames                up    down\n", result["bytes"].get<double>() / 1e6);
-  std::printf("%-34s %7.2f\n", "record layer alone, GB/s", result["records_gb_s"].get<double>());
-  row("FramedStream, GB/s", "framed_stream_gb_s");
-  row("Asio's ssl::stream, GB/s", "asio_ssl_stream_gb_s");
-  row("FramedStream / record layer", "ratio_to_records");
-  row("FramedStream / ssl::stream", "ratio_to_asio");
+  std::printf("%.0f MB in 1 MiB chunk frames    up GB/s  down GB/s   CPU s/GB up, down\n", result["bytes"].get<double>() / 1e6);
+  for (const auto& [name, key] : {std::pair{"record layer alone", "record_layer"}, {"FramedStream", "framed_stream"}, {"Asio's ssl::stream", "asio_ssl_stream"}}) {
+    const auto& way = result[key];
+    std::printf("%-30s %9.2f %10.2f %12.2f %6.2f\n", name, way["up"]["gb_s"].get<double>(), way["down"]["gb_s"].get<double>(),
+                way["up"]["cpu_s_per_gb"].get<double>(), way["down"]["cpu_s_per_gb"].get<double>());
+  }
+  for (const auto& [name, key] : {std::pair{"FramedStream / record layer", "ratio_to_record_layer"}, {"FramedStream / ssl::stream", "ratio_to_asio"}}) {
+    std::printf("%-30s %9.2f %10.2f\n", name, result[key]["up"].get<double>(), result[key]["down"].get<double>());
+  }
 }
 
 void print_idle(const nlohmann::json& result) {

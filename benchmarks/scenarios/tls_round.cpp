@@ -81,7 +81,7 @@ nlohmann::json experiment(const Arguments& arguments) {
           {"partition", {{"name", "iid"}, {"clients", arguments.clients}}},
           {"model", {{"name", "flat"}, {"parameters", arguments.parameters}}},
           {"trainer", {{"name", "sgd"}}},
-          {"strategy", {{"name", "fedavg"}, {"server_learning_rate", 0}}},
+          {"strategy", {{"name", "fedavg"}, {"server_learning_rate", 1}}},
           {"round", {{"cohort", arguments.clients}}}};
 }
 

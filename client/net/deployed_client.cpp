@@ -576,9 +576,9 @@ awaitable<void> DeployedClient::Impl::watch_policy() {
 }
 
 void DeployedClient::Impl::ask_policy() {
-  const Verdict verdict = hooks_.policy ? hooks_.policy(link_.training()) : policy_.check(link_.training());
+  const Permission permission = hooks_.policy ? hooks_.policy(link_.training()) : policy_.check(link_.training());
   try {
-    link_.on_policy(verdict.allowed, verdict.reason);
+    link_.on_policy(permission.allowed, permission.reason);
   } catch (const ProtocolError&) {
     break_link(std::current_exception());
   }

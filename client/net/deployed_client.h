@@ -23,7 +23,7 @@ struct ClientHooks {
   std::uint64_t model_bytes = std::uint64_t{4} << 30U;
   /// Whether training is allowed: asked twice a second, on the I/O thread; `training` says that it goes on. Default: limits of
   /// the configuration.
-  std::function<Verdict(bool training)> policy;
+  std::function<Permission(bool training)> policy;
   /// Draws from [0, 1) for waits between connections; default: the operating system's generator.
   std::function<double()> uniform;
   std::string software = "tributary";

@@ -191,7 +191,8 @@ void set_protocol(SSL_CTX* context, TlsRole role) {
   pki::require(SSL_CTX_set_num_tickets(context, 0) == 1 && SSL_CTX_set_max_early_data(context, 0) == 1 &&
                    SSL_CTX_set_recv_max_early_data(context, 0) == 1,
                "session tickets");
-  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+  // Without NO_AUTO_CHAIN the root would be sent along; the peer has it.
+  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
   SSL_CTX_set_max_cert_list(context, kPeerCertificatesBytes);
   if (role == TlsRole::server) {
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_verify);

@@ -248,6 +248,8 @@ void TlsPump::check_peer() {
   } catch (const ConfigError& error) {
     fail(error.what());
   }
+  // OpenSSL keeps the certificate as long as the connection, with 2 KB of unpacked public key that TLS 1.3 has no more use for.
+  X509_set_pubkey(certificate, X509_get0_pubkey(SSL_get_certificate(ssl_)));
   established_ = true;
 }
 

@@ -29,8 +29,8 @@ constexpr double kClientStop_s = 10;
 /// Clients end by themselves when the server says that the run is over; one that has not heard it is told.
 constexpr double kClientFinish_s = 5;
 constexpr std::size_t kManyClients = 20;
-/// Resident memory of a client process before it loads data: LibTorch and a small model.
-constexpr double kClientBytes = 2e8;
+/// What a client process takes of the memory before it loads data: LibTorch and a small model, without what all share.
+constexpr double kClientBytes = 1e8;
 
 struct UpArguments {
   std::string file;

@@ -120,6 +120,14 @@ class ServerTest {
   ServerTest(const ConformanceOptions& options, Checks& checks) : options_(options), checks_(checks), context_(TlsRole::client, options.tls) {}
 
   void run() {
+    try {
+      connect().close();
+    } catch (const ProbeEnded& error) {
+      // Nobody there says nothing about what a server would do.
+      const std::string words = error.what();
+      if (words.starts_with("cannot connect")) throw IoError(words + "; is the server running there?");
+    } catch (const ProbeTimeout&) {
+    }
     opening();
     handshakes();
     identity();

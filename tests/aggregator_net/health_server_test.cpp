@@ -78,7 +78,9 @@ class Peer {
     }
     return take(received_.size());
   }
-  /// Whether the server ended the connection or wrote, instead of being silent for `ms`.
+  /// Whether the server ended the connection with a FIN. A reset may cost a peer the answer that was under way.
+  bool ended_orderly() const { return orderly_; }
+  /// Whether nothing came from the server for `ms`.
   bool silent_for(int ms) const {
     pollfd place{socket_, POLLIN, 0};
     return ::poll(&place, 1, ms) == 0;
@@ -89,6 +91,7 @@ class Peer {
     std::array<char, 4096> bytes{};
     const ssize_t n = ::recv(socket_, bytes.data(), bytes.size(), 0);
     if (n > 0) received_.append(bytes.data(), static_cast<std::size_t>(n));
+    orderly_ = n == 0;
     return n > 0;
   }
   std::string take(std::size_t size) {
@@ -99,6 +102,7 @@ class Peer {
 
   int socket_;
   std::string received_;
+  bool orderly_ = false;
 };
 
 std::string request(const std::string& target, const std::string& method = "GET", const std::string& more = "") {
@@ -132,7 +136,9 @@ class HealthServerTest : public testing::Test {
   std::string last_answer_to(const std::string& bytes) const {
     const auto peer = connect();
     peer->send(bytes);
-    return peer->rest();
+    const std::string answer = peer->rest();
+    EXPECT_TRUE(peer->ended_orderly()) << bytes.substr(0, 60);
+    return answer;
   }
   void expect_alive() const { EXPECT_THAT(ask(request("/healthz")), StartsWith("HTTP/1.1 200 OK\r\n")); }
 

@@ -8,7 +8,7 @@ import sqlite3
 import support
 from support import EXPERIMENTS, TINY, experiment, read_json, sha256_of
 
-COMMANDS = ("simulate", "resume", "sweep", "plan", "doctor", "report", "clients", "config")
+COMMANDS = ("simulate", "resume", "up", "replay", "sweep", "plan", "doctor", "report", "clients", "config")
 # What benchmarks and scripts read from the last line of --json.
 SUMMARY = {"status", "rounds", "accuracy", "loss", "model_sha256", "seconds", "train_samples_per_s", "client_rounds_per_s",
            "peak_rss_bytes", "bytes_up", "bytes_down"}

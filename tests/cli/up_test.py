@@ -178,7 +178,8 @@ class Faults(UpTest):
         wait_for_round(process, 1)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(self.finish(process).code, 130)
-        (self.folder / "deployed/clients/2/client.json").write_text('{"sever": "x"}', encoding="utf-8")
+        client = self.folder / "deployed/clients/2/client.json"
+        client.write_text(json.dumps({**read_json(client), "sever": "x"}), encoding="utf-8")
         result = self.up(file, "deployed", code=5)
         self.assert_one_error_line(result, "client-2, which ended before the first round: exit code 2", "unknown key", "go on with")
 
@@ -198,7 +199,7 @@ class BadInput(UpTest):
         self.assert_one_error_line(self.fl("up", file, code=2), "--clients")
         self.assert_one_error_line(self.fl("up", file, "--clients", "0", code=2), "--clients")
         self.assert_one_error_line(self.fl("up", file, "--clients", "four", code=2), "--clients")
-        self.assert_one_error_line(self.fl("up", "gone.json", "--clients", "4", code=4), "gone.json")
+        self.assert_one_error_line(self.fl("up", "gone.json", "--clients", "4", code=2), "gone.json")
         self.assert_one_error_line(self.fl("up", file, "--clients", "4", "--timeout", "0", code=2), "--timeout")
         self.assert_one_error_line(self.fl("up", file, "--clients", "4", "--set", "rond=1", code=2), "rond", "did you mean 'round'")
         self.assertFalse((self.folder / "runs").exists(), "a mistake makes no folder")

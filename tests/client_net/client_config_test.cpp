@@ -55,7 +55,7 @@ TEST_F(ClientConfigTest, FillsInWhatIsLeftOut) {
 
 TEST_F(ClientConfigTest, TakesPathsFromItsOwnFolder) {
   test::write_file(folder.path() / "local" / "train.csv", "a,b,label\n1,2,0\n3,4,1\n5,6,0\n7,8,1\n");
-  document["data"] = {{"name", "csv"}, {"train", "local/train.csv"}, {"label", "label"}};
+  document["data"] = {{"name", "csv"}, {"train", "local/train.csv"}, {"label", "label"}, {"test_fraction", 0.25}};
   document["state"] = "elsewhere";
   const ClientConfig config = load();
   EXPECT_EQ(config.data.at("train"), (folder.path() / "local" / "train.csv").string());

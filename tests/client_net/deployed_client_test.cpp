@@ -368,7 +368,7 @@ TEST_F(DeployedClientTest, IsHeardWhileItTrains) {
 
 TEST_F(DeployedClientTest, StopsTrainingWhenItIsNoLongerAllowedAndSaysSo) {
   std::atomic<bool> allowed{true};
-  hooks.policy = [&](bool) { return allowed ? Verdict{} : Verdict{false, "outside of the allowed hours 22-6"}; };
+  hooks.policy = [&](bool) { return allowed ? Permission{} : Permission{false, "outside of the allowed hours 22-6"}; };
   hooks.answer = [this](const Message& message, const std::function<bool()>& should_stop) {
     ++worked;
     while (worked == 1 && !should_stop()) std::this_thread::yield();
@@ -479,7 +479,7 @@ TEST_F(DeployedClientTest, LeavesAServerThatBreaksTheProtocolAndComesBack) {
     server.send(Frame(head, task(1, some_bytes(100)).header(), encode_blob_reference(huge)));
   });
   broken("more than 4 tasks", [&] {
-    for (std::uint32_t i = 1; i <= 9; ++i) server.send(frame_of(task(i, some_bytes(200'000, i)), i));
+    for (std::uint32_t i = 1; i <= 5; ++i) server.send(frame_of(task(i, some_bytes(200'000, i)), i));
   });
   server.accept_and_welcome();
   server.send(frame_of(task(1, some_bytes(400)), 1));

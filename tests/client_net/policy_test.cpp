@@ -22,7 +22,7 @@ class PolicyTest : public ::testing::Test {
     test::write_file(folder.path() / "power" / name / "type", type + "\n");
     test::write_file(folder.path() / "power" / name / file, value + "\n");
   }
-  Verdict check(bool training = false) { return TrainingPolicy(limits, sources).check(training); }
+  Permission check(bool training = false) { return TrainingPolicy(limits, sources).check(training); }
 
   test::TemporaryFolder folder;
   ClientLimits limits;

@@ -60,10 +60,15 @@ TEST_F(Revocation, EndsTheSessionOfAConnectedClient) {
   victim.await_task();
   federation_.pki().authority().revoke("client-3");
   // Nobody told the aggregator: it looks at the file itself.
+  fprintf(stderr,"%ld verdict %s\n",time(nullptr), victim.verdict().c_str());
   EXPECT_THAT(victim.verdict(), testing::AnyOf(HasSubstr("'client-3' was revoked"), "welcome to stay"));
   EXPECT_THAT(test::error_of([&] { victim.await(FrameType::welcome); }), testing::AnyOf(HasSubstr("revoked"), HasSubstr("closed")));
+  fprintf(stderr,"%ld verdict %s\n",time(nullptr), test::error_of([&] { victim.await(FrameType::welcome); }).c_str());
   EXPECT_THAT(test::error_of([&] { HostileClient again(federation_, 3); }), HasSubstr("revoked"));
+  fprintf(stderr,"%ld again\n",time(nullptr));
   federation_.await_rounds(2);
+  fprintf(stderr,"%ld rounds\n",time(nullptr));
+  for (auto& r : federation_.reports()) fprintf(stderr,"%s\n",to_json(r).dump().c_str());
 }
 
 TEST_F(Revocation, EndsADeployedClientForGood) {
