@@ -34,7 +34,7 @@ LIBRARIES = [
      "one LibTorch header costs 17 s and 1.1 GB to compile; the rest works on std::span<float>"),
     ("OpenSSL", r"openssl/", r"fl_core/base/sha256\.cpp|fl_core/net/.*|privacy/.*|tests/net(_support/net)?/.*",
      "cryptography lives in fl_core/base/sha256.cpp, fl_core/net and privacy"),
-    ("Boost", r"boost/", r"(.*/)?net/.*|aggregator/web/.*", "Boost belongs under net/ and aggregator/web"),
+    ("Boost", r"boost/", r"(.*/)?net/.*|aggregator/web/.*|benchmarks/scenarios/.*", "Boost belongs under net/ and aggregator/web"),
     ("SQLite", r"sqlite3(ext)?\.h$", r"aggregator/store/.*|tests/aggregator/.*",
      "the journal hides its database behind aggregator/store"),
     ("zlib", r"(zlib|zconf)\.h$", r"fl_core/ml/datasets/.*|tests/support/.*", "only the data sets read compressed files"),
