@@ -11,6 +11,9 @@
 namespace fl {
 namespace {
 
+/// Any upload gets this long beside what its length needs.
+constexpr Seconds kUploadSlack_s = 10;
+
 std::string profile_of(const Hello& hello) {
   return nlohmann::json{{"software", hello.software}, {"examples", hello.examples}, {"input", hello.input}, {"classes", hello.classes}, {"threads", hello.threads}}.dump();
 }
@@ -162,21 +165,46 @@ void Desk::answer(const Line& line, const Frame& frame, Seconds now) {
   const bool goes_on = job.upload && job.upload->blob == blob && job.upload->lease;
   if (!goes_on) {
     drop_upload(client);
-    job.upload = Upload{blob, frame, {}, 0, 0};
+    job.upload = Upload{blob, frame, {}, 0, 0, 0};
   }
   grant(client);
 }
 
 void Desk::grant(Client& client) {
-  Upload& upload = *client.job->upload;
-  if (!upload.lease) upload.lease = pool_.take(static_cast<std::size_t>(upload.blob.size_bytes));
-  if (upload.lease) {
+  if (lend_credit(client)) {
     client.still_coming = 0;
-    client.line->send(encode_grant(client.job->request, upload.received));
+    client.line->send(encode_grant(client.job->request, client.job->upload->received));
     return;
   }
   if (std::find(waiting_.begin(), waiting_.end(), client.record.id) == waiting_.end()) waiting_.push_back(client.record.id);
   steal_credit();
+}
+
+bool Desk::lend_credit(Client& client) {
+  Upload& upload = *client.job->upload;
+  if (upload.lease) return true;
+  upload.lease = pool_.take(static_cast<std::size_t>(upload.blob.size_bytes));
+  if (!upload.lease) return false;
+  upload.granted_at = now_;
+  uploading_.insert(client.record.id);
+  return true;
+}
+
+/// Whoever creeps, or says nothing more, would keep the others' updates waiting for as long as it likes.
+void Desk::end_slow_uploads(Seconds now) {
+  const std::set<ClientId> uploading = uploading_;
+  for (const ClientId id : uploading) {
+    Client& client = clients_.at(id);
+    if (!client.job || !client.job->upload || !client.job->upload->lease) {
+      uploading_.erase(id);
+      continue;
+    }
+    const Upload& upload = *client.job->upload;
+    if (now - upload.granted_at <= kUploadSlack_s + static_cast<double>(upload.blob.size_bytes) / options_.minimum_bytes_per_s) continue;
+    uploading_.erase(id);
+    drop_upload(client);
+    if (client.line) client.line->end(encode(Refused{Refusal::busy, "the update came slower than " + std::to_string(static_cast<std::int64_t>(options_.minimum_bytes_per_s)) + " bytes a second", std::max(options_.retry_s, 1U)}));
+  }
 }
 
 /// A half-done upload of someone who is away gives way to those who are here; it begins anew when its client returns.
@@ -201,8 +229,7 @@ void Desk::credit_freed() {
   while (!waiting_.empty()) {
     Client& client = clients_.at(waiting_.front());
     if (client.line && client.job && client.job->upload && !client.job->upload->lease) {
-      client.job->upload->lease = pool_.take(static_cast<std::size_t>(client.job->upload->blob.size_bytes));
-      if (!client.job->upload->lease) return;
+      if (!lend_credit(client)) return;
       grant(client);
     }
     waiting_.pop_front();
@@ -315,6 +342,8 @@ void Desk::committed(const RoundReport& report) {
 }
 
 void Desk::tick(Seconds now) {
+  now_ = now;
+  end_slow_uploads(now);
   const std::set<ClientId> away = away_;
   for (const ClientId id : away) {
     Client& client = clients_.at(id);

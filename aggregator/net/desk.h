@@ -40,6 +40,7 @@ struct DeskOptions {
   ExampleShape shape;                 ///< what clients' examples must look like
   std::uint64_t max_update_bytes = 0; ///< the longest encoded update
   std::size_t uploads = 2;            ///< credits
+  double minimum_bytes_per_s = 10'000;  ///< a slower upload loses its credit
   std::uint32_t heartbeat_s = 15;
   Seconds grace_s = 60;               ///< how long a client of the cohort may be away before it counts as left
   std::uint32_t retry_s = 5;
@@ -94,7 +95,7 @@ class Desk {
   void close_round(std::uint32_t round, Seconds now);
   void committed(const RoundReport& report);
   void credit_freed();
-  /// Lets grace times pass.
+  /// Lets grace times and the time for uploads pass.
   void tick(Seconds now);
 
   /// Connected clients whose policy allows training.
@@ -112,6 +113,7 @@ class Desk {
     UploadPool::Lease lease;   ///< empty while it waits for a credit
     std::uint64_t received = 0;
     std::size_t piece = 0;     ///< bytes of the chunk that is being read
+    Seconds granted_at = 0;    ///< when it got its credit
   };
   struct Job {
     Job(std::uint64_t number, const Message& task, const std::optional<BlobReference>& reference) : request(number), message(task), blob(reference) {}
@@ -140,6 +142,8 @@ class Desk {
   void settle(Client& client, Outcome outcome);
   void begin_upload(Client& client, const Frame& frame);
   void grant(Client& client);
+  bool lend_credit(Client& client);
+  void end_slow_uploads(Seconds now);
   void drop_upload(Client& client);
   bool steal_credit();
   void leave(const Line& line, double unix_seconds, Seconds now, bool on_purpose);
@@ -156,6 +160,8 @@ class Desk {
   std::set<ClientId> changed_;
   std::set<ClientId> away_;        ///< with a job that is not answered, and no line
   std::deque<ClientId> waiting_;   ///< for a credit, first come first served
+  std::set<ClientId> uploading_;   ///< had a credit when it was last looked at
+  Seconds now_ = 0;                ///< of the last tick
   std::uint64_t next_request_ = 1;
   std::string shape_text_;
   UploadPool pool_;

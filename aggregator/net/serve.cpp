@@ -143,6 +143,7 @@ class Service {
     options.desk.shape = shape_;
     options.desk.max_update_bytes = codecs().create(experiment().codec, "codec")->max_bytes(initial_.layout()->size());
     options.desk.uploads = static_cast<std::size_t>(limits.uploads);
+    options.desk.minimum_bytes_per_s = limits.minimum_bytes_per_s;
     options.desk.heartbeat_s = static_cast<std::uint32_t>(limits.heartbeat_s);
     options.desk.grace_s = limits.grace_s;
     options.desk.listed_only = config_.clients.admit == "listed";

@@ -153,9 +153,11 @@ void Session::stop_blob() { blob_.reset(); }
 
 void Session::end(Frame last) {
   if (ending_) return;
+  blob_.reset();
   send(std::move(last));
   ending_ = true;
-  blob_.reset();
+  // A short frame is written at once, before anybody knew that it is the last.
+  if (!writing_) stream_.close();
 }
 
 void Session::refuse(Refused refused) {

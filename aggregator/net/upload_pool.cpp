@@ -13,6 +13,7 @@ struct UploadPool::State {
   std::size_t credits = 0;
   std::size_t lent = 0;
   std::function<void()> on_free;
+  bool open = true;  ///< the pool still exists
 
   /// An idle buffer that is large enough, or none. REQUIRES: the lock.
   Bytes reuse(std::size_t size_bytes) {
@@ -31,7 +32,7 @@ struct UploadPool::Lease::Hold {
     {
       const std::lock_guard lock(pool->mutex);
       --pool->lent;
-      if (pool->on_free && pool->idle.size() + pool->lent < pool->credits) pool->idle.push_back(std::move(buffer));
+      if (pool->open && pool->idle.size() + pool->lent < pool->credits) pool->idle.push_back(std::move(buffer));
       on_free = pool->on_free;
     }
     if (on_free) on_free();
@@ -59,6 +60,7 @@ UploadPool::UploadPool(std::size_t credits, std::function<void()> on_free) : sta
 UploadPool::~UploadPool() {
   const std::lock_guard lock(state_->mutex);
   state_->on_free = nullptr;
+  state_->open = false;
   state_->idle.clear();
 }
 

@@ -385,6 +385,30 @@ TEST_F(DeskTest, AHalfUploadOfSomeoneAwayGivesWay) {
   EXPECT_EQ(parse_grant(again->frames.back()), 0U);
 }
 
+TEST_F(DeskTest, AnUploadThatCreepsLosesItsCreditToTheNext) {
+  open({}, [](DeskOptions& options) {
+    options.uploads = 1;
+    options.minimum_bytes_per_s = 10'000;
+  });
+  const auto creeping = connect("a");
+  const auto next = connect("b");
+  assign(0, task(1));
+  assign(1, task(1));
+  const SharedBuffer body = filled(200'000);
+  desk_->tick(100);
+  desk_->answer(*creeping, update(request_of(*creeping), 1, body), 100);
+  desk_->answer(*next, update(request_of(*next), 1, body), 101);
+  upload(*creeping, request_of(*creeping), body, 0, 150'000);
+  desk_->tick(130);  // 200 000 bytes at 10 000 a second, and 10 s
+  EXPECT_FALSE(creeping->ended);
+  desk_->tick(130.2);
+  EXPECT_TRUE(creeping->ended);
+  EXPECT_THAT(parse_refused(creeping->frames.back()).reason, HasSubstr("slower than 10000 bytes a second"));
+  EXPECT_EQ(credits_returned_, 1);
+  desk_->credit_freed();
+  EXPECT_EQ(parse_grant(next->frames.back()), 0U);
+}
+
 TEST_F(DeskTest, AnUploadThatIsTooLongIsDeliveredWithoutItsBody) {
   const auto line = connect("a");
   assign(0, task(1));

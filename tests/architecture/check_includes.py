@@ -32,13 +32,13 @@ NET_USERS = r"(^|/)(net|web)/|^(aggregator|client)/(main|\w+_config)\.(cpp|h)$|^
 LIBRARIES = [
     ("LibTorch", r"(torch|ATen|c10|caffe2)/", TORCH_FILES,
      "one LibTorch header costs 17 s and 1.1 GB to compile; the rest works on std::span<float>"),
-    ("OpenSSL", r"openssl/", r"fl_core/base/sha256\.cpp|fl_core/net/.*|privacy/.*|tests/net(_support/net)?/.*",
+    ("OpenSSL", r"openssl/", r"fl_core/base/sha256\.cpp|fl_core/net/.*|privacy/.*|tests/net(_support/net)?/.*|benchmarks/scenarios/.*",
      "cryptography lives in fl_core/base/sha256.cpp, fl_core/net and privacy"),
     ("Boost", r"boost/", r"(.*/)?net/.*|aggregator/web/.*|benchmarks/scenarios/.*", "Boost belongs under net/ and aggregator/web"),
     ("SQLite", r"sqlite3(ext)?\.h$", r"aggregator/store/.*|tests/aggregator/.*",
      "the journal hides its database behind aggregator/store"),
     ("zlib", r"(zlib|zconf)\.h$", r"fl_core/ml/datasets/.*|tests/support/.*", "only the data sets read compressed files"),
-    ("CLI11", r"CLI/", r"simulations/cli/.*|benchmarks/scenarios/.*", "only programs parse a command line"),
+    ("CLI11", r"CLI/", r"simulations/cli/.*|(aggregator|client)/main\.cpp|benchmarks/scenarios/.*", "only programs parse a command line"),
     ("GoogleTest", r"(gtest|gmock)/", r"tests/.*", "programs do not depend on the test library"),
     ("Google Benchmark", r"benchmark/", r"benchmarks/.*", "programs do not depend on the benchmark library"),
 ]

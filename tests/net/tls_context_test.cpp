@@ -573,6 +573,22 @@ TEST(MutualTls, TellsARevokedClientWhy) {
   EXPECT_EQ(refusal_of(Wrong::shared().revoked_client), "the server refused our certificate: certificate revoked");
 }
 
+TEST(MutualTls, TellsARevokedClientWhyEvenWhenItOnlyWrites) {
+  TlsFiles files = TestAuthority::shared().files(Wrong::shared().revoked_client);
+  files.revocations = "";
+  Link link(TestAuthority::shared().server_context(), std::make_shared<const TlsContext>(TlsRole::client, files));
+  link.shake_hands();
+  EXPECT_EQ(link.server_ending.error, "the client's certificate is revoked");
+  ASSERT_EQ(link.client_ending.error, "");
+  const Frame frame = frame_with(20, 300, 1);
+  // The first write reaches a closed socket, so the second one meets its reset; the alert lies unread before it.
+  link.run([]() -> awaitable<void> { co_return; },
+           [&]() -> awaitable<void> {
+             for (;;) co_await link.client->write_frame(frame);
+           });
+  EXPECT_EQ(link.client_ending.error, "the server refused our certificate: certificate revoked");
+}
+
 TEST(MutualTls, TellsTheServerThatItsCertificateIsForAnotherHost) {
   Link link(std::make_shared<const TlsContext>(TlsRole::server, TestAuthority::shared().files(Wrong::shared().other_server)),
             TestAuthority::shared().client_context());

@@ -28,8 +28,8 @@ emulator() {
 
 configure() {
   "$build/bin/fl" pki init "$work/pki" > /dev/null
-  "$build/bin/fl" pki --pki "$work/pki" issue server aggregator --host localhost > /dev/null
-  "$build/bin/fl" pki --pki "$work/pki" issue client device > /dev/null
+  "$build/bin/fl" pki issue server aggregator --host localhost --pki "$work/pki" > /dev/null
+  "$build/bin/fl" pki issue client device --pki "$work/pki" > /dev/null
   local data='"data": {"name": "synthetic", "examples": 200, "test_examples": 50, "input": [1, 8, 8], "classes": 4}'
   cat > "$work/server.json" <<JSON
 {"experiment": {"name": "arm64", "seed": 1, "rounds": 2, $data, "partition": {"name": "iid", "clients": 1},
