@@ -1,20 +1,21 @@
 // fl-client: one device of a deployed federation.
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <ctime>
 #include <exception>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <new>
+#include <system_error>
 #include <thread>
 
 #include "client/client_config.h"
@@ -51,54 +52,54 @@ void print_line(const fl::ClientEvent& event, bool json) {
   std::fflush(stdout);
 }
 
-/// Takes SIGINT and SIGTERM away from all threads that are started from now on.
-sigset_t block_signals() {
-  sigset_t signals{};
-  ::sigemptyset(&signals);
-  ::sigaddset(&signals, SIGINT);
-  ::sigaddset(&signals, SIGTERM);
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  // A closed connection or a full disk must come back as an error, not end the program.
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);
-  return signals;
+/// Written by the handler, read by the watcher. A mask would not do: BLAS starts threads before main(), which take signals too.
+std::array<int, 2> g_signal_pipe = {-1, -1};
+
+extern "C" void on_signal(int signal) {
+  const int error = errno;
+  const char byte = static_cast<char>(signal);
+  [[maybe_unused]] const ssize_t ignored = ::write(g_signal_pipe[1], &byte, 1);
+  // The next one takes the default action: a client that does not react can still be ended.
+  std::signal(signal, SIG_DFL);
+  errno = error;
 }
 
-/// A thread that waits for blocked signals. The first is reported, a second one ends the process: a client that does not react can
-/// still be ended.
-class SignalThread {
+/// Reports SIGINT and SIGTERM from a thread of its own, where everything is allowed. One a process.
+class SignalWatch {
  public:
-  SignalThread(const sigset_t& signals, std::function<void(const char*)> on_signal)
-      : signals_(signals), on_signal_(std::move(on_signal)), thread_([this] { watch(); }) {}
-  ~SignalThread() {
-    done_ = true;
+  explicit SignalWatch(std::function<void(const char*)> report) : report_(std::move(report)) {
+    if (::pipe2(g_signal_pipe.data(), O_CLOEXEC) != 0) throw fl::IoError(std::string("cannot make a pipe: ") + std::strerror(errno));
+    thread_ = std::thread([this] { watch(); });
+    std::signal(SIGINT, on_signal);
+    std::signal(SIGTERM, on_signal);
+  }
+  ~SignalWatch() {
+    std::signal(SIGINT, SIG_DFL);
+    std::signal(SIGTERM, SIG_DFL);
+    const char end = 0;
+    [[maybe_unused]] const ssize_t ignored = ::write(g_signal_pipe[1], &end, 1);
     thread_.join();
   }
-  SignalThread(const SignalThread&) = delete;
-  SignalThread& operator=(const SignalThread&) = delete;
+  SignalWatch(const SignalWatch&) = delete;
+  SignalWatch& operator=(const SignalWatch&) = delete;
 
  private:
   void watch() {
-    constexpr timespec kPoll{0, 100'000'000};
-    bool asked = false;
-    while (!done_) {
-      const int signal = ::sigtimedwait(&signals_, nullptr, &kPoll);
-      if (signal < 0) continue;
-      if (asked) {
-        std::signal(signal, SIG_DFL);
-        ::pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
-        std::raise(signal);
-      }
-      asked = true;
-      on_signal_(signal == SIGINT ? "SIGINT" : "SIGTERM");
+    char signal = 0;
+    for (;;) {
+      const ssize_t got = ::read(g_signal_pipe[0], &signal, 1);
+      if (got < 0 && errno == EINTR) continue;
+      if (got != 1 || signal == 0) return;
+      report_(signal == SIGINT ? "SIGINT" : "SIGTERM");
     }
   }
 
-  sigset_t signals_;
-  std::function<void(const char*)> on_signal_;
-  std::atomic<bool> done_{false};
+  std::function<void(const char*)> report_;
   std::thread thread_;
 };
+
+/// Stacks of our threads: reserved, hardly touched, but counted by the kernel.
+constexpr std::uint64_t kStackBytes = 64'000'000;
 
 /// What the kernel counts against RLIMIT_DATA now.
 std::uint64_t data_bytes() {
@@ -123,7 +124,7 @@ void limit_memory(const fl::ClientConfig& config) {
     fl::bad_value("limits.memory_mb", *config.limits.memory_mb, "more than what the program and its data alone take (" + fl::human_bytes(static_cast<double>(used)) + ")");
   }
   rlimit limit{};
-  limit.rlim_cur = limit.rlim_max = data_bytes() + (allowed - used);
+  limit.rlim_cur = limit.rlim_max = data_bytes() + (allowed - used) + kStackBytes;
   if (::setrlimit(RLIMIT_DATA, &limit) != 0) throw fl::IoError("cannot limit the memory (RLIMIT_DATA): " + std::string(std::strerror(errno)));
 }
 
@@ -169,7 +170,7 @@ auto for_file(const std::string& file, Action action) {
   }
 }
 
-fl::ExitCode serve(const Arguments& arguments, const sigset_t& signals) {
+fl::ExitCode serve(const Arguments& arguments) {
   const fl::ClientConfig config = fl::load_client_config(arguments.file);
   fl::LocalData data = for_file(arguments.file, [&] {
     fl::LocalData loaded = fl::load_local_data(config);
@@ -186,12 +187,14 @@ fl::ExitCode serve(const Arguments& arguments, const sigset_t& signals) {
   hooks.worker_setup = [threads = static_cast<int>(config.limits.threads)] { fl::use_threads_in_this_worker(threads); };
   hooks.on_event = [json = arguments.json](const fl::ClientEvent& event) { print_line(event, json); };
   const auto client = for_file(arguments.file, [&] { return std::make_unique<fl::DeployedClient>(config, std::move(data), std::move(hooks)); });
-  const SignalThread watch(signals, [&client](const char* name) { client->request_stop(std::string("the client was stopped by ") + name); });
+  const SignalWatch watch([&client](const char* name) { client->request_stop(std::string("the client was stopped by ") + name); });
   return client->run();
 }
 
 int run(int argc, char** argv) {
-  const sigset_t signals = block_signals();
+  // A closed connection or a full disk must come back as an error, not end the program.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app{kAbout, "fl-client"};
   Arguments arguments;
   app.set_version_flag("--version", FL_VERSION);
@@ -204,7 +207,7 @@ int run(int argc, char** argv) {
     if (error.get_exit_code() != 0) throw fl::ConfigError(std::string(error.what()) + "; 'fl-client --help' lists the options");
     return app.exit(error);  // --help and --version
   }
-  const fl::ExitCode code = serve(arguments, signals);
+  const fl::ExitCode code = serve(arguments);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw fl::IoError("cannot write to standard output; is its disk full?");
   if (code == fl::ExitCode::interrupted) std::fprintf(stderr, "fl-client: stopped; answers that were not delivered wait in the state folder\n");
   return static_cast<int>(code);
@@ -226,6 +229,8 @@ int main(int argc, char** argv) {
     return fail(error.what(), error.exit_code());
   } catch (const std::bad_alloc&) {
     return fail("out of memory; raise limits.memory_mb, or give the client fewer examples", fl::ExitCode::io);
+  } catch (const std::system_error& error) {
+    return fail(std::string("the system refused: ") + error.what(), fl::ExitCode::io);
   } catch (const std::exception& error) {
     return fail(std::string("unexpected error: ") + error.what(), fl::ExitCode::bug);
   }

@@ -224,6 +224,8 @@ void Reception::end_revoked() {
     const Refused refused{Refusal::revoked, "the certificate of '" + session->peer().name + "' was revoked", 0};
     on_refused(session->peer().name, refused);
     session->end(encode(refused));
+    // It will not come back: nobody needs to wait for its answer.
+    desk_.goodbye(*session, unix_now(), now_());
   }
 }
 

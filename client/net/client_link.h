@@ -130,6 +130,8 @@ class ClientLink {
   /// A last frame for the server. Work is interrupted, answers stay.
   Frame goodbye(const std::string& reason);
 
+  /// Something that does not stop it, said by the threads that work for the link.
+  void warn(const std::string& what) { effects_.note(ClientEvent("warning", what)); }
   bool training() const { return busy_; }
   std::size_t answers() const { return answers_.size(); }
 

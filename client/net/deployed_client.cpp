@@ -1,13 +1,10 @@
 #include "client/net/deployed_client.h"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/address.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -15,12 +12,14 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <exception>
+#include <functional>
 #include <new>
 #include <vector>
 
+#include "client/net/back_office.h"
 #include "client/net/backoff.h"
-#include "client/net/background.h"
 #include "client/net/client_link.h"
+#include "client/net/connector.h"
 #include "client/net/workbench.h"
 #include "client/policy.h"
 #include "client/state_folder.h"
@@ -39,8 +38,6 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kLookUpLimit{15};
-constexpr seconds kConnectLimit{10};
 constexpr seconds kHandshakeLimit{15};
 constexpr seconds kWelcomeLimit{30};
 constexpr milliseconds kGoodbyeLimit{500};
@@ -59,7 +56,6 @@ milliseconds time_for(std::uint64_t bytes) { return milliseconds(30'000 + static
 class DeployedClient::Impl final : public LinkEffects {
  public:
   Impl(ClientConfig config, LocalData data, ClientHooks hooks);
-  ~Impl() override { interrupt(); }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
@@ -69,15 +65,15 @@ class DeployedClient::Impl final : public LinkEffects {
   }
 
   void send(Frame frame) override;
-  void prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh) override;
-  void open_blob(const BlobReference& blob) override;
-  void blob_grew(const std::shared_ptr<PartialBlob>& blob) override;
-  void start(std::uint64_t serial, const Message& task) override;
-  void interrupt() override;
-  void keep_answer(const StoredAnswer& answer, const SharedBuffer& body) override;
-  void load_body(const StoredAnswer& answer) override;
-  void forget_answer(const std::string& key) override;
   void note(const ClientEvent& event) override;
+  void prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh) override { office_.prepare(serial, plan, client, fresh); }
+  void open_blob(const BlobReference& blob) override { office_.open_blob(blob); }
+  void blob_grew(const std::shared_ptr<PartialBlob>& blob) override { office_.blob_grew(blob); }
+  void start(std::uint64_t serial, const Message& task) override { office_.start(serial, task); }
+  void interrupt() override { office_.interrupt(); }
+  void keep_answer(const StoredAnswer& answer, const SharedBuffer& body) override { office_.keep_answer(answer, body); }
+  void load_body(const StoredAnswer& answer) override { office_.load_body(answer); }
+  void forget_answer(const std::string& key) override { office_.forget_answer(key); }
 
  private:
   static LinkProfile profile(const ClientConfig& config, const LocalData& data, const ClientHooks& hooks);
@@ -86,8 +82,6 @@ class DeployedClient::Impl final : public LinkEffects {
   awaitable<void> serve();
   awaitable<void> attempt();
   awaitable<void> converse();
-  awaitable<std::vector<tcp::endpoint>> look_up();
-  awaitable<tcp::socket> connect();
   awaitable<void> guarded(FramedStream& stream, awaitable<void> loop);
   awaitable<void> read_loop(FramedStream& stream);
   awaitable<void> read_chunk(FramedStream& stream, FrameHeader head);
@@ -103,14 +97,7 @@ class DeployedClient::Impl final : public LinkEffects {
   void break_link(std::exception_ptr error);
   void wake_writer() { wake_.cancel(); }
   /// Runs `action` on the I/O thread; what it finds wrong with the server costs the connection. From any thread.
-  template <class Action>
-  void on_io(Action action);
-
-  // The worker and the storage thread.
-  void work(std::uint64_t serial, const Message& task, const std::atomic<bool>& stop);
-  /// Runs on the storage thread; a refused write is noted, and the client goes on.
-  template <class Action>
-  void on_storage(Action action);
+  void tell(std::function<void(ClientLink&)> action);
 
   asio::io_context io_{1};
   ClientConfig config_;
@@ -118,17 +105,14 @@ class DeployedClient::Impl final : public LinkEffects {
   StateFolder state_;
   ClientLink link_;
   TrainingPolicy policy_;
-  Workbench workbench_;
   Backoff backoff_;
+  Connector connector_{io_};
 
   asio::steady_timer pause_{io_};
   asio::steady_timer wake_{io_};
   asio::steady_timer beat_{io_};
   asio::steady_timer policy_timer_{io_};
   asio::steady_timer goodbye_timer_{io_};
-  tcp::resolver resolver_{io_};
-  bool looking_up_ = false;
-  tcp::socket* socket_ = nullptr;      ///< that is being connected
   FramedStream* stream_ = nullptr;     ///< that is open
   std::vector<Frame> out_;
   bool closing_ = false;               ///< the connection is at its end
@@ -139,11 +123,8 @@ class DeployedClient::Impl final : public LinkEffects {
   ExitCode result_ = ExitCode::ok;
   std::exception_ptr fatal_;
   std::int64_t warned_days_ = -1;
-  std::shared_ptr<std::atomic<bool>> job_stop_;
 
-  // Last: joined first.
-  Background worker_;
-  Background storage_;
+  BackOffice office_;  ///< last: its threads end first
 };
 
 LinkProfile DeployedClient::Impl::profile(const ClientConfig& config, const LocalData& data, const ClientHooks& hooks) {
@@ -162,17 +143,10 @@ DeployedClient::Impl::Impl(ClientConfig config, LocalData data, ClientHooks hook
       state_(config_.state, static_cast<std::uint64_t>(config_.limits.cache_mb) * 1'000'000),
       link_(*this, profile(config_, data, hooks_), state_.load_plan(), state_.load_answers()),
       policy_(config_.limits),
-      workbench_(std::move(data), config_.limits.memory_mb ? static_cast<std::uint64_t>(*config_.limits.memory_mb) * 1'000'000 : machine_bytes()),
-      backoff_(hooks_.uniform) {
+      backoff_(hooks_.uniform),
+      office_(state_, hooks_, std::move(data), config_.limits.memory_mb ? static_cast<std::uint64_t>(*config_.limits.memory_mb) * 1'000'000 : machine_bytes(),
+              {[this](std::function<void(ClientLink&)> action) { tell(std::move(action)); }, [this](std::exception_ptr error) { fail(std::move(error)); }}) {
   wake_.expires_at(Clock::time_point::max());
-  if (!hooks_.worker_setup) return;
-  worker_.post([this] {
-    try {
-      hooks_.worker_setup();
-    } catch (...) {
-      on_io([this, error = std::current_exception()] { fail(error); });
-    }
-  });
 }
 
 ExitCode DeployedClient::Impl::run() {
@@ -181,23 +155,22 @@ ExitCode DeployedClient::Impl::run() {
     over_ = true;
     policy_timer_.cancel();
     goodbye_timer_.cancel();
-    if (looking_up_) io_.stop();  // a look-up cannot be cancelled, only left alone
+    if (connector_.looking_up()) io_.stop();  // a look-up cannot be cancelled, only left alone
   });
   asio::co_spawn(io_, watch_policy(), [this](const std::exception_ptr& error) {
     if (error) fail(error);
   });
   io_.run();
-  interrupt();
-  storage_.drain();
+  office_.interrupt();
+  office_.drain();
   if (fatal_) std::rethrow_exception(fatal_);
   return result_;
 }
 
-template <class Action>
-void DeployedClient::Impl::on_io(Action action) {
-  asio::post(io_, [this, action = std::move(action)]() mutable {
+void DeployedClient::Impl::tell(std::function<void(ClientLink&)> action) {
+  asio::post(io_, [this, action = std::move(action)] {
     try {
-      action();
+      action(link_);
     } catch (const ProtocolError&) {
       break_link(std::current_exception());
     }
@@ -205,137 +178,11 @@ void DeployedClient::Impl::on_io(Action action) {
   });
 }
 
-template <class Action>
-void DeployedClient::Impl::on_storage(Action action) {
-  storage_.post([this, action = std::move(action)]() mutable {
-    try {
-      action();
-    } catch (const std::exception& error) {
-      on_io([this, what = std::string(error.what())] { note(ClientEvent("warning", what)); });
-    }
-  });
-}
-
-// ---- what the link wants done ----
-
 void DeployedClient::Impl::send(Frame frame) {
   if (stream_ == nullptr) return;
   if (out_.size() >= kQueuedFrames) throw ProtocolError("the server asks, but does not read the answers");
   out_.push_back(std::move(frame));
   wake_writer();
-}
-
-void DeployedClient::Impl::prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh) {
-  if (fresh) on_storage([this, plan] { state_.store_plan(plan); });
-  worker_.post([this, serial, plan, client] {
-    PlanCheck check;
-    if (hooks_.answer) {
-      check.model_bytes = hooks_.model_bytes;
-    } else {
-      check = workbench_.prepare(plan, client);
-    }
-    on_io([this, serial, check] {
-      if (check.operator_must_act) return fail(std::make_exception_ptr(ConfigError(check.unfit)));
-      link_.on_prepared(serial, check.model_bytes, check.unfit);
-    });
-  });
-}
-
-void DeployedClient::Impl::open_blob(const BlobReference& reference) {
-  storage_.post([this, reference] {
-    try {
-      if (auto held = state_.find_blob(reference)) {
-        on_io([this, reference, bytes = std::move(*held)] { link_.on_blob_ready(reference, bytes); });
-        return;
-      }
-      const std::shared_ptr<PartialBlob> part = state_.open_part(reference);
-      on_io([this, part] { link_.on_blob_opened(part); });
-    } catch (const std::bad_alloc&) {
-      const std::string what = "no memory for the model's " + human_bytes(static_cast<double>(reference.size_bytes));
-      on_io([this, reference, what] { link_.on_blob_refused(reference, what); });
-    }
-  });
-}
-
-void DeployedClient::Impl::blob_grew(const std::shared_ptr<PartialBlob>& part) {
-  const bool whole = part->received.load() == part->reference().size_bytes;
-  // One look at a time is enough: it takes all that has come in until then.
-  if (!whole && part->looked_at.exchange(true)) return;
-  storage_.post([this, part, whole] {
-    part->looked_at = false;
-    const std::string complaint = state_.append(*part);
-    if (!complaint.empty()) on_io([this, complaint] { note(ClientEvent("warning", complaint)); });
-    if (!whole) return;
-    auto bytes = state_.finish(part);
-    if (bytes) {
-      on_io([this, part, blob = std::move(*bytes)] { link_.on_blob_ready(part->reference(), blob); });
-    } else {
-      on_io([this, part] { link_.on_blob_wrong(part->reference()); });
-    }
-  });
-}
-
-void DeployedClient::Impl::start(std::uint64_t serial, const Message& task) {
-  const auto stop = std::make_shared<std::atomic<bool>>(false);
-  job_stop_ = stop;
-  worker_.post([this, serial, task, stop] { work(serial, task, *stop); });
-}
-
-void DeployedClient::Impl::work(std::uint64_t serial, const Message& task, const std::atomic<bool>& stop) {
-  const auto should_stop = [&stop] { return stop.load(std::memory_order_relaxed); };
-  const Clock::time_point begin = Clock::now();
-  const auto failed = [&](const std::string& why) { on_io([this, serial, why] { link_.on_failed(serial, why); }); };
-  try {
-    std::optional<Message> answer;
-    if (hooks_.answer) {
-      answer.emplace(hooks_.answer(task, should_stop));
-    } else {
-      answer = workbench_.answer(task, should_stop);
-    }
-    const double took = std::chrono::duration<double>(Clock::now() - begin).count();
-    if (!answer) return failed("there is no answer to this task");
-    on_io([this, serial, took, message = std::move(*answer)] { link_.on_answer(serial, message, took); });
-  } catch (const Interrupted&) {
-    on_io([this, serial] { link_.on_interrupted(serial); });
-  } catch (const ProtocolError& error) {
-    on_io([this, serial, what = std::string(error.what())] { link_.on_malformed(serial, what); });
-  } catch (const std::bad_alloc&) {
-    failed("out of memory while training");
-  } catch (const std::exception& error) {
-    failed(error.what());
-  }
-}
-
-void DeployedClient::Impl::interrupt() {
-  if (job_stop_) *job_stop_ = true;
-}
-
-void DeployedClient::Impl::keep_answer(const StoredAnswer& answer, const SharedBuffer& body) {
-  storage_.post([this, stored = answer, body]() mutable {
-    try {
-      state_.keep_answer(stored, body);
-    } catch (const std::exception& error) {
-      // Delivered all the same, from memory; only a restart would lose it.
-      stored.body = reference_to(body.span());
-      on_io([this, what = std::string(error.what())] { note(ClientEvent("warning", what)); });
-    }
-    on_io([this, stored] { link_.on_answer_kept(stored); });
-  });
-}
-
-void DeployedClient::Impl::load_body(const StoredAnswer& answer) {
-  storage_.post([this, answer] {
-    try {
-      const SharedBuffer body = state_.load_body(answer);
-      on_io([this, key = answer.key, body] { link_.on_body_loaded(key, body); });
-    } catch (const std::exception& error) {
-      on_io([this, key = answer.key, what = std::string(error.what())] { link_.on_body_lost(key, what); });
-    }
-  });
-}
-
-void DeployedClient::Impl::forget_answer(const std::string& key) {
-  on_storage([this, key] { state_.forget_answer(key); });
 }
 
 void DeployedClient::Impl::note(const ClientEvent& event) {
@@ -409,62 +256,12 @@ void DeployedClient::Impl::warn_of_expiry(std::int64_t not_after) {
                    {{"certificate_days_left", days}}));
 }
 
-awaitable<std::vector<tcp::endpoint>> DeployedClient::Impl::look_up() {
-  error_code error;
-  std::vector<tcp::endpoint> found;
-  const asio::ip::address address = asio::ip::make_address(config_.host, error);
-  if (!error) {
-    found.emplace_back(address, config_.port);
-    co_return found;
-  }
-  struct Result {
-    error_code error = asio::error::timed_out;
-    std::vector<tcp::endpoint> found;
-  };
-  const auto result = std::make_shared<Result>();
-  // Not awaited itself: the system's look-up cannot be cancelled, and may take longer than anybody wants to wait.
-  looking_up_ = true;
-  pause_.expires_after(kLookUpLimit);
-  resolver_.async_resolve(config_.host, std::to_string(config_.port), [this, result](const error_code& failed, const tcp::resolver::results_type& entries) {
-    looking_up_ = false;
-    result->error = failed;
-    for (const auto& entry : entries) result->found.push_back(entry.endpoint());
-    pause_.cancel();
-  });
-  co_await pause_.async_wait(asio::redirect_error(asio::use_awaitable, error));
-  if (result->error) throw LinkError("cannot find the address of " + config_.host + ": " + result->error.message());
-  co_return result->found;
-}
-
-awaitable<tcp::socket> DeployedClient::Impl::connect() {
-  const std::vector<tcp::endpoint> endpoints = co_await look_up();
-  error_code error = asio::error::host_not_found;
-  for (const tcp::endpoint& endpoint : endpoints) {
-    if (over_) break;
-    tcp::socket socket(io_);
-    socket_ = &socket;
-    const auto waiting = std::make_shared<bool>(true);
-    pause_.expires_after(kConnectLimit);
-    pause_.async_wait([this, waiting](const error_code& cancelled) {
-      error_code ignored;
-      if (!cancelled && *waiting) socket_->close(ignored);
-    });
-    co_await socket.async_connect(endpoint, asio::redirect_error(asio::use_awaitable, error));
-    *waiting = false;
-    socket_ = nullptr;
-    pause_.cancel();
-    if (!error) co_return socket;
-    if (error == asio::error::operation_aborted) error = asio::error::timed_out;
-  }
-  throw LinkError("cannot connect to " + config_.server + ": " + error.message());
-}
-
 awaitable<void> DeployedClient::Impl::converse() {
   using namespace asio::experimental::awaitable_operators;
   // Read again each time: a certificate may have been renewed in place.
   const auto context = std::make_shared<const TlsContext>(TlsRole::client, config_.tls);
   warn_of_expiry(context->not_after());
-  tcp::socket socket = co_await connect();
+  tcp::socket socket = co_await connector_.connect(config_.host, config_.port);
   FramedStream stream(std::move(socket), context);
   stream_ = &stream;
   out_.clear();
@@ -598,10 +395,8 @@ void DeployedClient::Impl::stop(const std::string& reason, ExitCode result) {
   result_ = result;
   Frame last = link_.goodbye(reason);  // interrupts the work
   pause_.cancel();
-  resolver_.cancel();
+  connector_.stop();
   policy_timer_.cancel();
-  error_code ignored;
-  if (socket_ != nullptr) socket_->close(ignored);
   if (stream_ == nullptr) return;
   if (!link_.welcomed()) return stream_->abort();
   out_.push_back(std::move(last));

@@ -61,6 +61,20 @@ class Replay(support.CliTest):
         last = self.fl("replay", "run", "--json").objects()[-1]
         self.assertEqual(last, {"agrees": True, "rounds": run["rounds"], "model_sha256": run["model_sha256"]})
 
+    def test_a_killed_run_is_replayed_from_a_journal_that_was_never_closed(self):
+        process = self.start("simulate", self.write("quick.json", experiment(rounds=100000)), "--output", "run", "--json")
+        for line in process.stdout:
+            seen = json.loads(line)["round"]
+            if seen >= 20:
+                break
+        process.kill()
+        self.finish(process)
+        self.assertGreater((self.folder / "run/journal.db-wal").stat().st_size, 0, "the newest rounds are in the write-ahead log")
+        last = self.fl("replay", "run", "--json").objects()[-1]
+        self.assertTrue(last["agrees"])
+        self.assertGreaterEqual(last["rounds"], seen)
+        self.assertGreater((self.folder / "run/journal.db-wal").stat().st_size, 0, "a replay leaves the folder alone")
+
     def test_refuses_what_is_no_run(self):
         self.assert_one_error_line(self.fl("replay", "gone", code=2), "gone: not a run folder")
         self.recorded()

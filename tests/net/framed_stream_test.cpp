@@ -78,6 +78,12 @@ std::vector<Frame> frames_of_all_sizes() {
   return frames;
 }
 
+/// A Link whose sockets take a few kilobytes at a time.
+class NarrowLink : public Link {
+ public:
+  NarrowLink() : Link(TestAuthority::shared().server_context(), TestAuthority::shared().client_context(), true) {}
+};
+
 TEST(FramedStream, TellsBothEndsWhoThePeerIs) {
   Link link;
   link.shake_hands();
@@ -108,6 +114,19 @@ TEST(FramedStream, EchoesFramesOfAllSizes) {
   EXPECT_EQ(link.client_ending.error, "");
 }
 
+TEST(FramedStream, ClosesWhileAWriteWaits) {
+  NarrowLink link;
+  link.shake_hands();
+  const std::vector<Frame> frames = {frame_with(0, limits::kChunkBytes, 1)};
+  link.run([&] { return write_all(*link.server, frames); },
+           [&]() -> awaitable<void> {
+             link.server->close();
+             for (;;) co_await link.client->read_frame();
+           });
+  EXPECT_THAT(link.server_ending.error, HasSubstr("was closed on this side"));
+  EXPECT_THAT(link.client_ending.error, HasSubstr("ended inside a frame without a close_notify"));
+}
+
 TEST(FramedStream, DeliversABatchOfMixedSizesInOrder) {
   Link link;
   link.shake_hands();
@@ -130,10 +149,10 @@ TEST(FramedStream, PutsSmallFramesIntoSharedRecords) {
 }
 
 TEST(FramedStream, WritesAndReadsAtTheSameTimeBeyondTheSocketBuffers) {
-  Link link;
+  NarrowLink link;
   link.shake_hands();
   std::vector<Frame> up, down;
-  for (std::uint64_t i = 0; i < 24; ++i) {
+  for (std::uint64_t i = 0; i < 4; ++i) {
     up.push_back(frame_with(10, limits::kChunkBytes, i));
     down.push_back(frame_with(300, limits::kChunkBytes - i, 100 + i));
   }
@@ -143,6 +162,7 @@ TEST(FramedStream, WritesAndReadsAtTheSameTimeBeyondTheSocketBuffers) {
   spawn(link.io, [&] { return write_all(*link.client, up); }, writes_back);
   link.run([&] { return expect_all(*link.server, up); }, [&] { return expect_all(*link.client, down); });
   EXPECT_EQ(link.server_ending.error + link.client_ending.error + writes.error + writes_back.error, "");
+  EXPECT_TRUE(writes.ended && writes_back.ended);
 }
 
 TEST(FramedStream, KeepsTheBytesOfStreamsOfOneThreadApart) {
@@ -165,9 +185,10 @@ TEST(FramedStream, KeepsTheBytesOfStreamsOfOneThreadApart) {
   };
   for (std::size_t i = 0; i < kStreams; ++i) {
     for (std::uint64_t n = 0; n < 40; ++n) frames[i].push_back(frame_with(i + 1, 1000 * i + 17 * n, 1000 * i + n));
-    auto [accepted, connected] = test::connected_sockets(io);
-    servers.push_back(std::make_unique<FramedStream>(std::move(accepted), server_context));
-    clients.push_back(std::make_unique<FramedStream>(std::move(connected), client_context));
+    auto sockets = test::connected_sockets(io);
+    if (i % 2 == 1) test::narrow(sockets);
+    servers.push_back(std::make_unique<FramedStream>(std::move(sockets.first), server_context));
+    clients.push_back(std::make_unique<FramedStream>(std::move(sockets.second), client_context));
     spawn(io, [&, i] { return serve(*servers[i], frames[i].size()); }, endings[2 * i]);
     spawn(io, [&, i] { return use(*clients[i], frames[i]); }, endings[2 * i + 1]);
   }
@@ -443,9 +464,9 @@ TEST(Within, EndsAReadInTheMiddleOfAFrame) {
 }
 
 TEST(Within, EndsAWriteToAPeerThatNeverReads) {
-  Link link;
+  NarrowLink link;
   link.shake_hands();
-  std::vector<Frame> frames(64, frame_with(0, limits::kChunkBytes, 1));  // more than any socket buffer
+  const std::vector<Frame> frames = {frame_with(0, limits::kChunkBytes, 1)};  // more than its socket takes
   link.run([&] { return expect_late(*link.server, "the weights", [&] { return write_all(*link.server, frames); }); }, nothing);
   EXPECT_EQ(link.server_ending.error, "");
   link.run(nothing, [&]() -> awaitable<void> {

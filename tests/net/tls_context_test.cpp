@@ -52,7 +52,7 @@ class Wrong {
   }
 
   TestAuthority foreign{"foreign"};
-  IssuedFiles expired_client, early_client, revoked_client, expired_server, revoked_server, other_server;
+  IssuedFiles expired_client, early_client, revoked_client, expired_server, revoked_server, other_server, localhost_by_name_only;
   IssuedFiles nameless_client, twice_named_client, both_roles_client, self_signed_client;
 
  private:
@@ -66,6 +66,8 @@ class Wrong {
     expired_server = ours.authority.issue_server("expired-hub", local, kExpired);
     revoked_server = ours.authority.issue_server("revoked-hub", local);
     other_server = ours.authority.issue_server("other-hub", elsewhere);
+    const std::vector<std::string> address = {"10.0.0.7"};
+    localhost_by_name_only = ours.authority.issue_server("localhost", address);
     ours.authority.revoke("revoked");
     ours.authority.revoke("revoked-hub");
     nameless_client = changed("nameless", [](X509* certificate, pki::Signer&) { set_names(certificate, "URI:https://example.org"); });
@@ -510,8 +512,10 @@ TEST(MutualTls, DistrustsAServerForOtherHosts) {
   expect_refused(connect_to(other, "localhost"), "the server's certificate is not for 'localhost': it is for fl\\.example\\.org, 10\\.0\\.0\\.7", "bad certificate");
   expect_refused(connect_to(other, "127.0.0.1"), "the server's certificate is not for '127\\.0\\.0\\.1': it is for fl\\.example\\.org, 10\\.0\\.0\\.7",
                  "bad certificate");
-  // The common name "hub" is no host.
+  // A common name is no host.
   expect_refused(connect_to(Stranger::with(TestAuthority::shared().server), "hub"), "the server's certificate is not for 'hub': .*", "bad certificate");
+  expect_refused(connect_to(Stranger::with(Wrong::shared().localhost_by_name_only), "localhost"), "the server's certificate is not for 'localhost': .*",
+                 "bad certificate");
   EXPECT_EQ(connect_to(other, "fl.example.org").ours, "");
   EXPECT_EQ(connect_to(other, "10.0.0.7").ours, "");
 }

@@ -54,6 +54,14 @@ inline std::pair<Socket, Socket> connected_sockets(boost::asio::io_context& io) 
   return {acceptor.accept(), std::move(client)};
 }
 
+/// Makes the system take a few kilobytes at a time, so that every longer write has to wait.
+inline void narrow(std::pair<Socket, Socket>& sockets) {
+  for (Socket* socket : {&sockets.first, &sockets.second}) {
+    socket->set_option(boost::asio::socket_base::send_buffer_size(4096));
+    socket->set_option(boost::asio::socket_base::receive_buffer_size(4096));
+  }
+}
+
 /// How a coroutine ended: `error` is empty when it returned.
 struct Ending {
   bool ended = false;
@@ -77,10 +85,11 @@ void spawn(boost::asio::io_context& io, Coroutine coroutine, Ending& ending) {
 class Link {
  public:
   Link() : Link(TestAuthority::shared().server_context(), TestAuthority::shared().client_context()) {}
-  Link(std::shared_ptr<const TlsContext> server_context, std::shared_ptr<const TlsContext> client_context) {
-    auto [accepted, connected] = connected_sockets(io);
-    server = std::make_unique<FramedStream>(std::move(accepted), std::move(server_context));
-    client = std::make_unique<FramedStream>(std::move(connected), std::move(client_context));
+  Link(std::shared_ptr<const TlsContext> server_context, std::shared_ptr<const TlsContext> client_context, bool narrow_sockets = false) {
+    auto sockets = connected_sockets(io);
+    if (narrow_sockets) narrow(sockets);
+    server = std::make_unique<FramedStream>(std::move(sockets.first), std::move(server_context));
+    client = std::make_unique<FramedStream>(std::move(sockets.second), std::move(client_context));
   }
 
   /// Runs a coroutine (a callable) for each end until both have ended.

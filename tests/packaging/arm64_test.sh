@@ -46,7 +46,7 @@ JSON
 
 # The aggregator took a free port and says which.
 address() {
-  timeout 60 tail -n +1 -F "$work/aggregator.log" 2> /dev/null | grep -m1 -oE '127\.0\.0\.1:[0-9]+' || fail "the aggregator does not listen: $(< "$work/aggregator.log")"
+  grep -m1 -oE '127\.0\.0\.1:[0-9]+' < <(timeout 60 tail -n +1 -F "$work/aggregator.log" 2> /dev/null)
 }
 
 "$tree/third_party/arm64/build" "$build/arm64"
@@ -58,7 +58,8 @@ qemu=$(emulator)
 configure
 "$build/bin/fl-aggregator" "$work/server.json" > "$work/aggregator.log" 2>&1 &
 aggregator=$!
-sed "s/@ADDRESS@/$(address)/" "$work/client.json.in" > "$work/client.json"
+listening=$(address) || fail "the aggregator does not listen: $(< "$work/aggregator.log")"
+sed "s/@ADDRESS@/$listening/" "$work/client.json.in" > "$work/client.json"
 say "training under $qemu"
 timeout 300 "$qemu" -L "${FL_SYSROOT:-$build/arm64/sysroot}" "$client" "$work/client.json" > "$work/client.log" 2>&1 ||
   { tail -n 20 "$work"/*.log >&2; fail "the client ended with an error"; }
