@@ -102,7 +102,7 @@ std::uint64_t bytes_in(const fs::path& path) {
 
 }  // namespace
 
-PartialBlob::PartialBlob(const BlobReference& reference) : reference_(reference), bytes_(static_cast<std::size_t>(reference.size_bytes)) {}
+PartialBlob::PartialBlob(const BlobReference& reference) : reference_(reference), bytes_(Bytes::uninitialised(static_cast<std::size_t>(reference.size_bytes))) {}
 PartialBlob::~PartialBlob() {
   if (file_ >= 0) ::close(file_);
 }

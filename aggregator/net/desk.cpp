@@ -282,6 +282,9 @@ void Desk::deliver(Client& client, Arrival::Kind kind, std::optional<Message> me
     settle(client, Outcome::accepted);  // measuring is not committed, so there is nothing to wait for
   } else {
     job.answered = true;
+    // The weights are not needed for this client any more; only type and round are.
+    job.message = Message(job.message.type(), job.message.round(), SharedBuffer(), SharedBuffer());
+    job.blob.reset();
   }
   outputs_.deliver(std::move(delivery));
 }
@@ -329,7 +332,6 @@ void Desk::close_round(std::uint32_t round, Seconds now) {
     outputs_.deliver(std::move(closed));
   }
   waiting_.clear();
-  pool_.trim();
 }
 
 void Desk::committed(const RoundReport& report) {

@@ -75,18 +75,13 @@ UploadPool::Lease UploadPool::take(std::size_t size_bytes) {
     if (lease.hold_->buffer.size() < size_bytes && !state_->idle.empty()) state_->idle.pop_back();
   }
   lease.hold_->size = size_bytes;
-  if (lease.hold_->buffer.size() < size_bytes) lease.hold_->buffer = Bytes(size_bytes);
+  if (lease.hold_->buffer.size() < size_bytes) lease.hold_->buffer = Bytes::uninitialised(size_bytes);
   return lease;
 }
 
 std::size_t UploadPool::lent() const {
   const std::lock_guard lock(state_->mutex);
   return state_->lent;
-}
-
-void UploadPool::trim() {
-  const std::lock_guard lock(state_->mutex);
-  state_->idle.clear();
 }
 
 }  // namespace fl

@@ -37,8 +37,6 @@ class UploadPool {
   /// Empty when no credit is left. `size_bytes` was checked by the caller.
   Lease take(std::size_t size_bytes);
   std::size_t lent() const;
-  /// Frees the buffers that wait for their next use.
-  void trim();
 
  private:
   struct State;

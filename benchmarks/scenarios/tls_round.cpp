@@ -136,6 +136,7 @@ ClientConfig client_config(const std::filesystem::path& folder, std::int64_t num
   config.tls.key = own / "key.pem";
   config.tls.authority = folder / "pki" / "ca.pem";
   config.state.clear();
+  config.limits.cache_mb = 50;  // of the weights of this round, at most
   config.exit_when_finished = true;
   config.resolve(folder);
   return config;

@@ -19,14 +19,20 @@ template <class T>
 class AlignedArray {
  public:
   AlignedArray() = default;
-  explicit AlignedArray(std::size_t size) : size_(size) {
-    if (size == 0) return;
+  explicit AlignedArray(std::size_t size) : AlignedArray(uninitialised(size)) {
+    if (size != 0) std::memset(static_cast<void*>(data_.get()), 0, size * sizeof(T));
+  }
+  /// Without the zeros, for whoever writes every element before any is read: large buffers are then touched once.
+  static AlignedArray uninitialised(std::size_t size) {
+    AlignedArray array;
+    if (size == 0) return array;
     if (size > (static_cast<std::size_t>(-1) - kAlignment) / sizeof(T)) throw std::bad_alloc();
     const std::size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     void* memory = std::aligned_alloc(kAlignment, bytes);
     if (memory == nullptr) throw std::bad_alloc();
-    std::memset(memory, 0, bytes);
-    data_.reset(static_cast<T*>(memory));
+    array.data_.reset(static_cast<T*>(memory));
+    array.size_ = size;
+    return array;
   }
   AlignedArray(AlignedArray&& other) noexcept
       : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
@@ -67,7 +73,7 @@ class SharedBuffer {
   SharedBuffer(std::shared_ptr<const void> owner, std::span<const std::byte> bytes) : owner_(std::move(owner)), bytes_(bytes) {}
 
   static SharedBuffer copy_of(std::span<const std::byte> source) {
-    Bytes bytes(source.size());
+    Bytes bytes = Bytes::uninitialised(source.size());
     if (!source.empty()) std::memcpy(bytes.data(), source.data(), source.size());
     return SharedBuffer(std::move(bytes));
   }

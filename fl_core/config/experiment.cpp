@@ -92,9 +92,6 @@ void check_together(const Experiment& e) {
               "a share above 0, because evaluation.per_client_every asks for per-client evaluation");
   }
   if (e.expect && e.expect->low > e.expect->high) bad_value("expect.low", e.expect->low, "at most expect.high");
-  if (e.round.deadline_s && !e.devices) {
-    bad_value("round.deadline_s", *e.round.deadline_s, "null, or a \"devices\" section: without it every client answers at once");
-  }
 }
 
 }  // namespace

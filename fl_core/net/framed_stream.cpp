@@ -69,8 +69,8 @@ asio::awaitable<void> FramedStream::read_exactly(std::span<std::byte> out) {
 }
 
 asio::awaitable<Frame> FramedStream::read_rest(FrameHeader head) {
-  Bytes header(head.header_bytes);
-  Bytes body(head.body_bytes);
+  Bytes header = Bytes::uninitialised(head.header_bytes);
+  Bytes body = Bytes::uninitialised(head.body_bytes);
   co_await read_exactly(header.span());
   co_await read_exactly(body.span());
   co_return Frame(head, SharedBuffer(std::move(header)), SharedBuffer(std::move(body)));

@@ -4,6 +4,8 @@
 #include <openssl/pem.h>
 #include <sys/stat.h>
 
+#include <cstdlib>
+
 #include <array>
 #include <ctime>
 
@@ -134,9 +136,21 @@ Key public_key_from_hex(const std::string& hex, const std::string& source) {
   return key;
 }
 
+namespace {
+
+/// systemd hands a key to a service as a file in a folder that nobody else can enter; from version 257 on its group bits are the
+/// mask of an access list.
+bool is_service_credential(const std::filesystem::path& path) {
+  const char* folder = std::getenv("CREDENTIALS_DIRECTORY");
+  return folder != nullptr && path.parent_path() == folder;
+}
+
+}  // namespace
+
 Key read_private_key(const std::filesystem::path& path) {
   struct stat info {};
-  if (::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & 077U) != 0) {
+  const unsigned others = is_service_credential(path) ? 07U : 077U;
+  if (::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & others) != 0) {
     throw ConfigError(path.string() + ": others may read this private key; 'chmod 600 " + path.string() +
                       "' closes it, and if others had access, make a new one");
   }

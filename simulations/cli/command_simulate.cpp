@@ -74,6 +74,9 @@ ExitCode run_and_show(const nlohmann::json& document, const std::string& source,
                       nlohmann::json* summary_out) {
   watch_signals();
   Experiment experiment = parse_experiment(document, source);
+  if (experiment.round.deadline_s && !experiment.devices) {
+    bad_value(source + ": round.deadline_s", *experiment.round.deadline_s, "null, or a \"devices\" section: without it every simulated client answers at once");
+  }
   RunView view(experiment, request.json, request.quiet);
   view.progress().say("loading " + experiment.data.at("name").get<std::string>() + " …");
   const Prepared prepared = prepare_from(std::move(experiment), source);

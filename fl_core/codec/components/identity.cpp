@@ -16,7 +16,7 @@ class Identity : public Codec {
   explicit Identity(const NoOptions&) {}
 
   Bytes encode(std::span<const float> values, Rng&) const override {
-    Bytes bytes(values.size_bytes());
+    Bytes bytes = Bytes::uninitialised(values.size_bytes());
     if (!values.empty()) std::memcpy(bytes.data(), values.data(), values.size_bytes());
     return bytes;
   }

@@ -50,5 +50,5 @@ exec '${build}/bin/${name}' -runs=${FL_FUZZ_RUNS} -seed=1 -max_len=1024 -timeout
   set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 600)
 endfunction()
 
-set(FL_FUZZ_RUNS 100000 CACHE STRING "Inputs that ctest gives to each fuzz target")
+set(FL_FUZZ_RUNS 50000 CACHE STRING "Inputs that ctest gives to each fuzz target")
 fl_add_fuzzers()
