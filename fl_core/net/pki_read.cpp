@@ -4,9 +4,8 @@
 #include <openssl/pem.h>
 #include <sys/stat.h>
 
-#include <cstdlib>
-
 #include <array>
+#include <cstdlib>
 #include <ctime>
 
 #include "fl_core/base/error.h"
