@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "fl_core/base/error.h"
 #include "fl_core/ml/batches.h"
 #include "fl_core/params/exact_sum.h"
 #include "fl_core/params/kernels.h"
@@ -43,7 +44,7 @@ ClientSession::ClientSession(const ClientKit& kit, ClientId client, std::vector<
 
 std::optional<Message> ClientSession::handle(const Message& message, const std::function<bool()>& should_stop) {
   const Task task = parse_task(message, *kit_.model.layout());
-  return task.kind == TaskKind::train ? train(task, should_stop) : evaluate(task);
+  return task.kind == TaskKind::train ? train(task, should_stop) : evaluate(task, should_stop);
 }
 
 Message ClientSession::train(const Task& task, const std::function<bool()>& should_stop) {
@@ -69,10 +70,16 @@ Message ClientSession::train(const Task& task, const std::function<bool()>& shou
   return encode_update(header, SharedBuffer(kit_.codec.encode(local, rng)));
 }
 
-Message ClientSession::evaluate(const Task& task) {
+Message ClientSession::evaluate(const Task& task, const std::function<bool()>& should_stop) {
   const auto global = weights_of(task);
   std::memcpy(kit_.model.weights().data(), global.data(), global.size_bytes());
-  const Evaluation sums = evaluate_examples(kit_.model, kit_.data, held_out_, kEvaluationBatch);
+  Evaluation sums;
+  const std::span<const std::uint32_t> examples(held_out_);
+  for (std::size_t start = 0; start < examples.size(); start += kEvaluationBatch) {
+    if (should_stop && should_stop()) throw Interrupted("measuring was interrupted");
+    const auto batch = examples.subspan(start, std::min(kEvaluationBatch, examples.size() - start));
+    sums.merge(evaluate_examples(kit_.model, kit_.data, batch, kEvaluationBatch));
+  }
   UpdateHeader header{task.round, task.model_version, task.fingerprint, 1, 0, {}, kit_.codec_name};
   header.metrics.examples = sums.total();
   header.metrics.correct = sums.total_correct();

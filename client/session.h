@@ -37,7 +37,7 @@ class ClientSession {
 
  private:
   Message train(const Task& task, const std::function<bool()>& should_stop);
-  Message evaluate(const Task& task);
+  Message evaluate(const Task& task, const std::function<bool()>& should_stop);
 
   ClientKit kit_;
   ClientId client_;

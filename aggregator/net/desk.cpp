@@ -306,7 +306,7 @@ void Desk::assign(ClientId id, const Message& message, const std::optional<BlobR
     return;
   }
   Client& client = found->second;
-  if (client.job && !client.job->answered) deliver(client, Arrival::Kind::closed, std::nullopt, now);
+  if (client.job && !client.job->answered) withdraw(client, now);
   client.last_receipt.reset();
   client.job.emplace(next_request_++, message, blob);
   if (client.line) {
@@ -322,14 +322,19 @@ void Desk::send_task(Client& client) {
   client.line->send(job.blob ? frame_of(job.message, job.request, *job.blob) : frame_of(job.message, job.request));
 }
 
+/// Nobody waits for its answer any more.
+void Desk::withdraw(Client& client, Seconds now) {
+  Delivery closed;
+  closed.arrival = Arrival{Arrival::Kind::closed, client.record.id, client.job->message.round(), now, std::nullopt};
+  away_.erase(client.record.id);
+  settle(client, Outcome::late);
+  outputs_.deliver(std::move(closed));
+}
+
 void Desk::close_round(std::uint32_t round, Seconds now) {
   for (auto& [id, client] : clients_) {
     if (!client.job || client.job->answered || client.job->message.round() != round) continue;
-    Delivery closed;
-    closed.arrival = Arrival{Arrival::Kind::closed, id, round, now, std::nullopt};
-    away_.erase(id);
-    settle(client, Outcome::late);
-    outputs_.deliver(std::move(closed));
+    withdraw(client, now);
   }
   waiting_.clear();
 }

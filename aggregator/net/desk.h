@@ -140,6 +140,7 @@ class Desk {
   void send_task(Client& client);
   void deliver(Client& client, Arrival::Kind kind, std::optional<Message> message, Seconds now, std::optional<BlobReference> blob = std::nullopt);
   void settle(Client& client, Outcome outcome);
+  void withdraw(Client& client, Seconds now);
   void begin_upload(Client& client, const Frame& frame);
   void grant(Client& client);
   bool lend_credit(Client& client);

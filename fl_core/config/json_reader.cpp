@@ -141,7 +141,9 @@ std::string nearest_hint(const std::string& word, std::span<const std::string> c
     }
   }
   if (best == nullptr) return "";
-  if (best_distance <= std::max<std::size_t>(2, word.size() / 3)) return "; did you mean '" + *best + "'?";
+  // Two edits make anything of two letters: at least one letter must have been right.
+  const bool near = best_distance <= std::max<std::size_t>(2, word.size() / 3) && best_distance < std::max(word.size(), best->size());
+  if (near) return "; did you mean '" + *best + "'?";
   std::string all = "; known: ";
   for (std::size_t i = 0; i < candidates.size(); ++i) all += (i == 0 ? "" : ", ") + candidates[i];
   return all;

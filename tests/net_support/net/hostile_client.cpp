@@ -1,5 +1,6 @@
 #include "tests/net_support/net/hostile_client.h"
 
+#include <csignal>
 #include <cstring>
 
 #include "fl_core/base/error.h"
@@ -50,6 +51,8 @@ HostileClient::HostileClient(const Loopback& federation, std::size_t number)
       number_(number),
       context_(std::make_shared<const TlsContext>(TlsRole::client, federation.client_config(number).tls)),
       probe_(Probe::connect("127.0.0.1", federation.port(), "127.0.0.1", *context_, kPatience)) {
+  // It writes to connections that the server has ended.
+  std::signal(SIGPIPE, SIG_IGN);
   send(encode(fitting_hello(federation)));
   welcome_ = parse_welcome(await(FrameType::welcome));
 }
