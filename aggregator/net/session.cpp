@@ -19,6 +19,11 @@ constexpr double kBurstSeconds = 10;
 /// Any single frame gets this long beside what its length needs.
 constexpr double kFrameSeconds = 10;
 
+/// After a refusal for a broken protocol this much more is read, and for this long.
+constexpr std::size_t kIgnoredBytes = 16 * 1024;
+constexpr int kIgnoredPieces = 256;
+constexpr milliseconds kLastHearing{1000};
+
 milliseconds seconds(double value) { return milliseconds(static_cast<std::int64_t>(value * 1000)); }
 
 }  // namespace
@@ -38,12 +43,28 @@ awaitable<void> Session::run() {
     co_await converse();
   } catch (const ProtocolError& error) {
     trouble_ = error.what();
+    hears_out_ = stream_.open();
     refuse(Refused{Refusal::protocol, error.what(), 0});
   } catch (const std::exception& error) {
     trouble_ = error.what();
     stream_.abort();
   }
+  if (hears_out_) co_await hear_out();
   if (welcomed_ && !left_) host_.desk.disconnected(*this, host_.unix_seconds(), host_.now());
+}
+
+/// What the peer had already sent must be read, or the system answers it with a reset that overtakes the refusal. A peer that has
+/// read the refusal closes.
+awaitable<void> Session::hear_out() {
+  Bytes ignored = Bytes::uninitialised(kIgnoredBytes);
+  try {
+    for (int i = 0; i < kIgnoredPieces; ++i) {
+      co_await within(kLastHearing, stream_, "the end of the connection", stream_.read_exactly(ignored.span()));
+    }
+  } catch (const std::exception&) {
+    // It has closed, or had its time.
+  }
+  stream_.close();
 }
 
 awaitable<void> Session::converse() {
@@ -191,7 +212,7 @@ awaitable<void> Session::write_loop() {
       const std::span<const Frame> frames(batch);
       co_await within(time_for(bytes), stream_, "sending", stream_.write_frames(frames));
     }
-    if (ending_) stream_.close();
+    if (ending_ && !hears_out_) stream_.close();
   } catch (const std::exception& error) {
     if (trouble_.empty()) trouble_ = error.what();
     stream_.abort();

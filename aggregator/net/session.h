@@ -59,6 +59,7 @@ class Session final : public Line, public std::enable_shared_from_this<Session> 
 
  private:
   boost::asio::awaitable<void> converse();
+  boost::asio::awaitable<void> hear_out();
   boost::asio::awaitable<void> read_chunk(FrameHeader head);
   boost::asio::awaitable<void> write_loop();
   void handle(const Frame& frame);
@@ -84,6 +85,7 @@ class Session final : public Line, public std::enable_shared_from_this<Session> 
   bool writing_ = false;
   bool ending_ = false;
   bool left_ = false;
+  bool hears_out_ = false;  ///< run() reads on after a refusal, and closes
   std::string trouble_;
 };
 

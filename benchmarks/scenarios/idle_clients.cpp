@@ -95,7 +95,6 @@ class IdleClient {
   IdleClient(Fleet& fleet, const TlsFiles& files) : fleet_(fleet), files_(files), pulse_(fleet.io) {}
 
   asio::awaitable<void> run() {
-    ++fleet_.arriving;
     try {
       co_await converse();
     } catch (const Error& error) {
@@ -243,15 +242,29 @@ void write_config(const std::filesystem::path& folder, const Arguments& argument
   std::ofstream(folder / "server.json") << config.dump(2);
 }
 
+/// Runs `action` in a process of its own, whose memory is not this one's. REQUIRES: no other thread.
+template <class Action>
+pid_t in_child(const char* who, Action action) {
+  const pid_t child = ::fork();
+  if (child != 0) return child;
+  int code = 1;
+  try {
+    action();
+    code = 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", who, error.what());
+  }
+  ::_exit(code);
+}
+
 /// In the aggregator's process.
-int be_aggregator(const std::filesystem::path& folder) {
+void be_aggregator(const std::filesystem::path& folder) {
   const ServerConfig config = load_server_config(folder / "server.json");
   ServeHooks hooks;
   nlohmann::json rounds = nlohmann::json::array();
   hooks.line = [&](const nlohmann::json& line) { rounds.push_back({{"wall_seconds", line.at("wall_seconds")}, {"outcomes", line.at("outcomes")}}); };
   serve(config, hooks);
   std::ofstream(folder / "result.json") << rounds.dump();
-  return 0;
 }
 
 std::uint64_t resident_bytes(pid_t process) {
@@ -322,6 +335,7 @@ class Scenario {
     const auto own = folder_ / "pki" / "issued" / ("client-" + std::to_string(number));
     const TlsFiles files{own / "cert.pem", own / "key.pem", folder_ / "pki" / "ca.pem", ""};
     clients_.push_back(std::make_unique<IdleClient>(fleet_, files));
+    ++fleet_.arriving;
     asio::co_spawn(fleet_.io, clients_.back()->run(), [](const std::exception_ptr& error) {
       if (error) std::rethrow_exception(error);
     });
@@ -382,18 +396,10 @@ int run(const Arguments& arguments) {
   raise_descriptor_limit(arguments.clients);
   const auto folder = std::filesystem::temp_directory_path() / ("idle_clients." + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
-  write_config(folder, arguments);
-  // Before any thread exists, so that the child is whole.
-  const pid_t aggregator = ::fork();
-  if (aggregator == 0) {
-    int code = 1;
-    try {
-      code = be_aggregator(folder);
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "aggregator: %s\n", error.what());
-    }
-    ::_exit(code);
-  }
+  int issued = 1;
+  ::waitpid(in_child("certificates", [&] { write_config(folder, arguments); }), &issued, 0);
+  if (issued != 0) return 1;
+  const pid_t aggregator = in_child("aggregator", [&] { be_aggregator(folder); });
   int code = 0;
   try {
     Scenario scenario(arguments, folder, aggregator);

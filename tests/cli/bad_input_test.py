@@ -47,7 +47,7 @@ class BadInputTest(support.CliTest):
 class CommandLine(BadInputTest):
     def test_commands_and_options(self):
         for arguments, parts in (
-            ([], ["expected a command", "simulate, resume, sweep"]),
+            ([], ["expected a command", "simulate, resume, up"]),
             (["simulat", TINY], ["there is no command 'simulat'", "did you mean 'simulate'?"]),
             (["--fast"], ["there is no option '--fast'"]),
             (["simulate"], ["simulate: FILE is required"]),
