@@ -178,7 +178,7 @@ void Session::end(Frame last) {
   send(std::move(last));
   ending_ = true;
   // A short frame is written at once, before anybody knew that it is the last.
-  if (!writing_) stream_.close();
+  if (!writing_ && !hears_out_) stream_.close();
 }
 
 void Session::refuse(Refused refused) {

@@ -283,7 +283,8 @@ TEST_F(Messages, FramesThatAClientMayNotSendEndTheConnection) {
             }),
             "welcome to stay");
   EXPECT_THAT(says(Frame(FrameHeader{FrameType::heartbeat}, SharedBuffer::copy_of(junk.span()), SharedBuffer())), HasSubstr("malformed"));
-  const auto ended = AnyOf(HasSubstr("with a body of"), HasSubstr("closed the connection"));
+  // No frame at all: the stream is closed without a word, or with one that a reset may overtake.
+  const auto ended = AnyOf(HasSubstr("with a body of"), HasSubstr("closed the connection"), HasSubstr("broke the connection"));
   EXPECT_THAT(says(Frame(FrameHeader{FrameType::heartbeat}, encode(Heartbeat{}, 0).header, SharedBuffer::copy_of(junk.span()))), ended);
   Bytes too_much(limits::kInlineBytes + 1);
   EXPECT_THAT(says(Frame(FrameHeader{FrameType::update}, SharedBuffer(), SharedBuffer(std::move(too_much)))), ended);
