@@ -77,7 +77,8 @@ class Messages : public testing::Test {
   /// What became of the hostile client in a round.
   Outcome outcome_in(std::uint32_t round) {
     while (federation_.reports().size() < round) federation_.await_rounds(1);
-    for (const ClientOutcome& member : federation_.reports().at(round - 1).cohort) {
+    const std::vector<RoundReport> reports = federation_.reports();
+    for (const ClientOutcome& member : reports.at(round - 1).cohort) {
       if (member.client == kHostile) return member.outcome;
     }
     ADD_FAILURE() << "it was not asked in round " << round;
