@@ -3,6 +3,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
 #include <sys/resource.h>
 
 #include <cmath>
@@ -76,7 +79,8 @@ class Messages : public testing::Test {
 
   /// What became of the hostile client in a round.
   Outcome outcome_in(std::uint32_t round) {
-    while (federation_.reports().size() < round) federation_.await_rounds(1);
+    // The receipt follows the commit, the report a moment later.
+    while (federation_.reports().size() < round) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     const std::vector<RoundReport> reports = federation_.reports();
     for (const ClientOutcome& member : reports.at(round - 1).cohort) {
       if (member.client == kHostile) return member.outcome;
