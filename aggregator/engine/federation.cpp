@@ -52,10 +52,15 @@ void Federation::restore() {
   parts_.strategy.set_steps(last_.server_steps);
   totals_.model_sha256 = last_.model_sha256;
   for (const RoundReport& report : store.reports()) {
-    if (report.round != 0) totals_.stopped_early = observe(report) == Verdict::stop;
+    if (report.round == 0) continue;
+    count_training(report);
+    totals_.stopped_early = observe(report) == Verdict::stop;
   }
   // A crash between commit and completion: the round is done, its evaluation is not.
-  if (const auto report = store.incomplete_report(); report && report->round != 0) complete(*report);
+  if (const auto report = store.incomplete_report(); report && report->round != 0) {
+    count_training(*report);
+    complete(*report);
+  }
 }
 
 void Federation::run() {
@@ -83,6 +88,7 @@ void Federation::commit(const RoundReport& report) {
   totals_.model_sha256 = parts_.folder.commit(next, report, model.span(), state_bytes.span());
   next.model_sha256 = totals_.model_sha256;
   last_ = next;
+  count_training(report);
   parts_.engine.committed(report);
 }
 
@@ -110,13 +116,17 @@ void Federation::complete(RoundReport report) {
   give_up_if_stuck(report);
 }
 
-Verdict Federation::observe(const RoundReport& report) {
+/// A round counts once it is committed, even when its evaluation is interrupted.
+void Federation::count_training(const RoundReport& report) {
   totals_.rounds = report.round;
   totals_.client_rounds += report.count(Outcome::accepted);
   totals_.examples += report.examples;
   totals_.bytes_down += report.bytes_down;
   totals_.bytes_up += report.bytes_up;
   totals_.seconds_training += report.wall_seconds;
+}
+
+Verdict Federation::observe(const RoundReport& report) {
   totals_.seconds_evaluation += report.wall_seconds_evaluation;
   if (report.accuracy) totals_.accuracy = report.accuracy;
   if (report.loss) totals_.loss = report.loss;

@@ -24,7 +24,7 @@ struct FederationParts {
   std::function<bool()> should_stop;                            ///< checked between rounds; may be empty
 };
 
-/// Sums over all completed rounds of a run.
+/// Sums over all committed rounds of a run.
 struct FederationTotals {
   bool stopped_early = false;
   std::uint32_t rounds = 0;
@@ -55,6 +55,7 @@ class Federation {
  private:
   void restore();
   void commit(const RoundReport& report);
+  void count_training(const RoundReport& report);
   void complete(RoundReport report);
   Verdict observe(const RoundReport& report);
   void give_up_if_stuck(const RoundReport& report);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "aggregator/store/journal.h"
 #include "fl_core/config/json_reader.h"
 #include "tests/support/test_support.h"
 #include "tests/support/toy_model.h"
@@ -110,7 +111,10 @@ TEST_F(SimulationTest, InterruptedAnywhereThenResumedGivesTheSameBits) {
     try {
       result = run(1, folder).at("model_sha256");
     } catch (const Interrupted&) {
-      EXPECT_EQ(read_json_file(temporary_ / folder / "run.json").at("status"), "interrupted");
+      const auto summary = read_json_file(temporary_ / folder / "run.json");
+      EXPECT_EQ(summary.at("status"), "interrupted");
+      // Also when its evaluation was interrupted, a committed round counts.
+      EXPECT_EQ(summary.at("rounds"), open_journal(temporary_ / folder / "journal.db", JournalMode::read)->last_round()->round);
       stop_ = nullptr;
       result = run(2, folder, true).at("model_sha256");
     }
