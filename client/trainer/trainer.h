@@ -10,6 +10,7 @@
 #include "fl_core/ml/dataset.h"
 #include "fl_core/ml/model.h"
 #include "fl_core/round/types.h"
+#include "privacy/mechanism/mechanism.h"
 
 namespace fl {
 
@@ -24,6 +25,8 @@ struct TrainingJob {
   ClientId client = 0;
   /// Polled between batches; when it returns true, fit() throws Interrupted.
   std::function<bool()> should_stop;
+  /// Set under example-level privacy: the trainer bounds every example and adds the noise, or must not be used.
+  std::optional<ExampleNoise> example_noise = std::nullopt;
 };
 
 struct TrainingResult {
@@ -40,6 +43,9 @@ class Trainer {
   /// How many examples (repetitions counted) fit() runs through for a shard of this size; virtual time and plans use it.
   virtual std::int64_t examples_for(std::size_t shard_size) const = 0;
   virtual std::int64_t batch_size() const = 0;
+  /// Steps that fit() takes in any case, however many examples there are; 0 where that depends on them. Example-level
+  /// privacy is counted by it.
+  virtual std::uint64_t private_steps() const { return 0; }
 };
 
 using TrainerRegistry = Registry<Trainer>;

@@ -5,6 +5,11 @@
 #include "fl_core/base/error.h"
 
 namespace fl {
+
+std::size_t Model::clipped_backward(const Batch&, double, Rng&) {
+  throw ConfigError("this model gives no gradients of single examples, which dp_sgd needs; choose one that is made of stages");
+}
+
 namespace {
 
 std::int64_t sum(const std::vector<std::int64_t>& values) {

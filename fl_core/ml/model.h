@@ -48,6 +48,11 @@ class Model {
   /// Forward and backward of the mean cross entropy over the batch; overwrites gradient(). `rng` feeds dropout.
   /// Returns the mean loss in nats (NaN or infinite where training diverged: the caller decides).
   virtual double backward(const Batch& batch, Rng& rng) = 0;
+  /// Forward and backward of each example on its own: gradient() becomes Σ min(1, clip_norm / ‖gᵢ‖) gᵢ over the batch, a sum and
+  /// not a mean, gᵢ being the gradient of example i's cross entropy over all weights together; its norm is bounded before
+  /// rounding to float, and an example whose gradient is not finite counts as zero. Returns the number of examples that
+  /// were clipped. Throws ConfigError where examples of a batch depend on each other (BatchNorm).
+  virtual std::size_t clipped_backward(const Batch& batch, double clip_norm, Rng& rng);
   /// Forward in evaluation mode; adds to nothing, returns the sums.
   virtual Evaluation evaluate(const Batch& batch) = 0;
 };

@@ -1,0 +1,20 @@
+#include "privacy/mechanism/mechanism.h"
+
+#include <nlohmann/json.hpp>
+
+namespace fl {
+
+nlohmann::json ServerMechanism::state() const { return nullptr; }
+void ServerMechanism::set_state(const nlohmann::json&, std::uint32_t) {}
+
+void Mechanism::check(const PrivacySetting&, double, const std::string&) const {}
+std::unique_ptr<ServerMechanism> Mechanism::server(const PrivacySetting&, double, NoiseKeys&) const { return nullptr; }
+std::unique_ptr<DeviceMechanism> Mechanism::device(const PrivacySetting&, double) const { return nullptr; }
+std::optional<ExampleNoise> Mechanism::example_noise(double) const { return std::nullopt; }
+
+MechanismRegistry& mechanisms() {
+  static MechanismRegistry registry("mechanism");
+  return registry;
+}
+
+}  // namespace fl

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "privacy/noise/random_bits.h"
+
+namespace fl {
+
+/// Gaussian noise as integer multiples of a power of two, so that no low bits of a float betray what was added (Mironov 2012;
+/// Haney et al. 2207.13793). A draw is an integer k; its value is k · 2^grid. The total variation distance of one draw to the
+/// rounded N(0, stddev²) is below 2^-50.
+class GridGaussian {
+ public:
+  /// Throws ConfigError when stddev is not finite, negative, or not between 2^8 and 2^52 units of the grid (0 draws zeros).
+  GridGaussian(double stddev, int grid);
+
+  /// The finest grid that holds stddev: used where the data are floats and no grid is given by an exact sum.
+  static int finest_grid(double stddev);
+
+  /// Independent draws. Same bits for the same key on every CPU.
+  void fill(RandomBits& bits, std::span<std::int64_t> out) const;
+  int grid() const { return grid_; }
+  double stddev() const { return stddev_; }
+
+ private:
+  double stddev_;
+  int grid_;
+};
+
+/// values[i] = round(values[i] to the grid) + draw, in double, rounded once to float: local noise on a device's update.
+void add_gaussian(const GridGaussian& noise, RandomBits& bits, std::span<float> values);
+
+}  // namespace fl
