@@ -5,6 +5,7 @@
 
 #include "aggregator/net/serve.h"
 #include "fl_core/base/error.h"
+#include "fl_core/base/program.h"
 #include "fl_core/ml/torch_runtime.h"
 
 namespace {
@@ -43,11 +44,11 @@ void print_line(const nlohmann::json& line) {
   if (std::fflush(stdout) != 0) throw fl::IoError("cannot write to standard output; the reader has closed it");
 }
 
-int run(const std::string& file, bool json, bool quiet, bool check) {
+fl::ExitCode run(const std::string& file, bool json, bool quiet, bool check) {
   const fl::ServerConfig config = fl::load_server_config(file);
   if (check) {
     std::printf("%s: ok\n", file.c_str());
-    return 0;
+    return fl::ExitCode::ok;
   }
   watch_signals();
   nlohmann::json versions = {{"tributary_version", FL_VERSION}, {"torch_version", fl::torch_version()}, {"compiler", __VERSION__}};
@@ -64,14 +65,12 @@ int run(const std::string& file, bool json, bool quiet, bool check) {
   } else {
     std::printf("model      %s\nfolder     %s\n", summary.at("model_sha256").get<std::string>().c_str(), config.folder.c_str());
   }
-  return 0;
+  return fl::ExitCode::ok;
 }
 
 void print_schema() { std::printf("%s\n", fl::server_config_schema().dump(2).c_str()); }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+fl::ExitCode start(int argc, char** argv) {
   CLI::App app(kAbout);
   std::string file;
   bool json = false;
@@ -86,31 +85,21 @@ int main(int argc, char** argv) {
   app.add_flag("--schema", schema, "Prints every key of server.json with type, default, unit and meaning");
   try {
     app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    std::printf("%s", app.help().c_str());
-    return 0;
-  } catch (const CLI::CallForVersion&) {
-    std::printf("%s\n", FL_VERSION);
-    return 0;
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "fl-aggregator: %s; see fl-aggregator --help\n", error.what());
-    return static_cast<int>(fl::ExitCode::config);
+    if (error.get_exit_code() != 0) throw fl::ConfigError(std::string(error.what()) + "; see fl-aggregator --help");
+    app.exit(error);  // prints --help and --version
+    return fl::ExitCode::ok;
   }
-  try {
-    if (schema) {
-      print_schema();
-      return 0;
-    }
-    if (file.empty()) throw fl::ConfigError("no configuration; expected: fl-aggregator server.json");
-    return run(file, json, quiet, check);
-  } catch (const fl::Error& error) {
-    std::fprintf(stderr, "fl-aggregator: %s\n", error.what());
-    return static_cast<int>(error.exit_code());
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "fl-aggregator: out of memory; finished rounds are on disk\n");
-    return static_cast<int>(fl::ExitCode::io);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "fl-aggregator: %s; this is a bug in Tributary, please report it\n", error.what());
-    return static_cast<int>(fl::ExitCode::bug);
+  if (schema) {
+    print_schema();
+    return fl::ExitCode::ok;
   }
+  if (file.empty()) throw fl::ConfigError("no configuration; expected: fl-aggregator server.json");
+  return run(file, json, quiet, check);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return fl::run_program("fl-aggregator", "finished rounds are on disk", [&] { return start(argc, argv); });
 }

@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -31,6 +32,13 @@ std::string number(double value) {
 }
 std::string number(std::uint64_t value) { return std::to_string(value); }
 std::string number(std::int64_t value) { return std::to_string(value); }
+
+/// Three digits.
+std::string short_number(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.3g", value);
+  return text.data();
+}
 
 /// Inside the quotes of a label.
 std::string escaped(const std::string& text) {
@@ -92,6 +100,14 @@ void show_run(Exposition& out, const Status& status) {
   out.gauge("tributary_answered_clients", "Clients of the cohort that have answered.", status.answered);
   out.begin("tributary_updates_total", "counter", "Members of cohorts by what became of them.");
   for (std::size_t i = 0; i < kOutcomes; ++i) out.sample("outcome", outcome_name(static_cast<Outcome>(i)), status.outcomes[i]);
+  if (status.privacy) {
+    const PrivacyReport& privacy = *status.privacy;
+    out.gauge("tributary_privacy_epsilon", "Privacy spent so far; see tributary_privacy_delta and the run's ledger.", privacy.epsilon);
+    out.gauge("tributary_privacy_delta", "The delta that tributary_privacy_epsilon is for.", privacy.delta);
+    if (privacy.epsilon_left) out.gauge("tributary_privacy_epsilon_left", "What is left of the promised epsilon.", *privacy.epsilon_left);
+    out.gauge("tributary_private", "1 with noise that nobody can foresee, 0 otherwise.", std::uint64_t{privacy.is_private});
+    out.gauge("tributary_clip_norm", "L2 bound on a client's update in the last round, 0 where the server has none.", privacy.clip_norm);
+  }
   if (status.accuracy) out.gauge("tributary_test_accuracy", "Accuracy on the test set, 0 to 1.", *status.accuracy);
   if (status.loss) out.gauge("tributary_test_loss", "Mean loss on the test set in nats.", *status.loss);
 }
@@ -165,6 +181,7 @@ std::string status_line(const Status& status) {
   append(line, std::to_string(status.connected) + (status.connected == 1 ? " client connected" : " clients connected"));
   if (status.ready < status.connected) line += " (" + std::to_string(status.ready) + " ready)";
   if (status.accuracy) append(line, percent(*status.accuracy) + " accuracy");
+  if (status.privacy) append(line, "epsilon " + (std::isfinite(status.privacy->epsilon) ? short_number(status.privacy->epsilon) : "infinite") + (status.privacy->is_private ? "" : " NOT PRIVATE"));
   if (status.bytes_in + status.bytes_out != 0) {
     append(line, human_bytes(static_cast<double>(status.bytes_in)) + " in, " + human_bytes(static_cast<double>(status.bytes_out)) + " out");
   }

@@ -4,24 +4,21 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <new>
-#include <system_error>
 #include <thread>
 
 #include "client/client_config.h"
 #include "client/net/deployed_client.h"
 #include "client/net/workbench.h"
 #include "fl_core/base/human.h"
+#include "fl_core/base/program.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"
 #include "fl_core/ml/torch_runtime.h"
@@ -191,7 +188,7 @@ fl::ExitCode serve(const Arguments& arguments) {
   return client->run();
 }
 
-int run(int argc, char** argv) {
+fl::ExitCode run(int argc, char** argv) {
   // A closed connection or a full disk must come back as an error, not end the program.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
@@ -205,33 +202,16 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() != 0) throw fl::ConfigError(std::string(error.what()) + "; 'fl-client --help' lists the options");
-    return app.exit(error);  // --help and --version
+    app.exit(error);  // prints --help and --version
+    return fl::ExitCode::ok;
   }
   const fl::ExitCode code = serve(arguments);
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw fl::IoError("cannot write to standard output; is its disk full?");
   if (code == fl::ExitCode::interrupted) std::fprintf(stderr, "fl-client: stopped; answers that were not delivered wait in the state folder\n");
-  return static_cast<int>(code);
-}
-
-int fail(std::string message, fl::ExitCode code) {
-  // An error is one line, whatever a library, a file or a server put into it.
-  std::replace_if(message.begin(), message.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, ' ');
-  std::fprintf(stderr, "fl-client: %s\n", message.c_str());
-  return static_cast<int>(code);
+  return code;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const fl::Error& error) {
-    return fail(error.what(), error.exit_code());
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory; raise limits.memory_mb, or give the client fewer examples", fl::ExitCode::io);
-  } catch (const std::system_error& error) {
-    return fail(std::string("the system refused: ") + error.what(), fl::ExitCode::io);
-  } catch (const std::exception& error) {
-    return fail(std::string("unexpected error: ") + error.what(), fl::ExitCode::bug);
-  }
+  return fl::run_program("fl-client", "raise limits.memory_mb, or give the client fewer examples", [&] { return run(argc, argv); });
 }

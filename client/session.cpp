@@ -47,23 +47,34 @@ std::optional<Message> ClientSession::handle(const Message& message, const std::
   return task.kind == TaskKind::train ? train(task, should_stop) : evaluate(task, should_stop);
 }
 
+/// Why training failed tells of the examples: under a promise the server learns only that it did.
+Message ClientSession::fail(const Task& task, const std::string& reason) const {
+  return encode_failure(task.round, "client " + std::to_string(client_) + ": " + (kit_.privacy ? "training failed" : reason));
+}
+
 Message ClientSession::train(const Task& task, const std::function<bool()>& should_stop) {
   const auto global = weights_of(task);
   const auto local = kit_.model.weights();
   std::memcpy(local.data(), global.data(), global.size_bytes());
-  const TrainingJob job{kit_.model, global, kit_.data, training_, kit_.seed, task.round, client_, should_stop};
-  const TrainingResult result = kit_.trainer.fit(job);
+  TrainingJob job{kit_.model, global, kit_.data, training_, kit_.seed, task.round, client_, should_stop};
+  if (kit_.privacy) job.example_noise = kit_.privacy->example_noise(task.round, client_);
+  TrainingResult result = kit_.trainer.fit(job);
   if (result.diverged) {
-    return encode_failure(task.round, "client " + std::to_string(client_) + ": the loss is no longer a finite number after " +
-                                          std::to_string(result.steps) + " steps; lower trainer.learning_rate or set trainer.clip_norm");
+    return fail(task, "the loss is no longer a finite number after " + std::to_string(result.steps) + " steps; lower trainer.learning_rate or set trainer.clip_norm");
   }
   // The model's own weights are not needed any more: the delta takes their place.
   kernels::subtract(local, global, local);
+  if (kit_.privacy) {
+    if (!kernels::all_finite(local)) return fail(task, "");
+    kit_.privacy->protect(local, task.round, client_);
+    result.metrics = {};
+    result.steps = 0;
+  }
   Rng rng(kit_.seed, Purpose::codec, task.round, client_);
   const UpdateHeader header{task.round,
                             task.model_version,
                             task.fingerprint,
-                            update_weight(training_.size(), kit_.weight_cap, kit_.uniform_weight),
+                            update_weight(training_.size(), kit_.weight_cap, kit_.uniform_weight || kit_.privacy != nullptr),
                             result.steps,
                             result.metrics,
                             kit_.codec_name};
@@ -71,6 +82,7 @@ Message ClientSession::train(const Task& task, const std::function<bool()>& shou
 }
 
 Message ClientSession::evaluate(const Task& task, const std::function<bool()>& should_stop) {
+  if (kit_.privacy) return encode_failure(task.round, "client " + std::to_string(client_) + ": measurements on its examples would break the privacy promise");
   const auto global = weights_of(task);
   std::memcpy(kit_.model.weights().data(), global.data(), global.size_bytes());
   Evaluation sums;

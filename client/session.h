@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "client/device_privacy.h"
 #include "client/trainer/trainer.h"
 #include "fl_core/codec/codec.h"
 #include "fl_core/wire/message.h"
@@ -22,6 +23,7 @@ struct ClientKit {
   double holdout = 0;              ///< share of the shard kept for evaluation
   bool uniform_weight = false;     ///< every update weighs the same, instead of by examples
   std::int64_t weight_cap = 65535; ///< examples that a client may count for
+  const DevicePrivacy* privacy = nullptr;  ///< under a promise: nothing leaves but what it lets through
 };
 
 /// The client's half of the protocol as a pure function: message in, answer out. No sockets, no clock, no thread of its own;
@@ -36,6 +38,7 @@ class ClientSession {
   std::optional<Message> handle(const Message& message, const std::function<bool()>& should_stop);
 
  private:
+  Message fail(const Task& task, const std::string& reason) const;
   Message train(const Task& task, const std::function<bool()>& should_stop);
   Message evaluate(const Task& task, const std::function<bool()>& should_stop);
 

@@ -12,6 +12,7 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
+#include "fl_core/base/hex.h"
 #include "fl_core/wire/limits.h"
 
 namespace fl {
@@ -22,34 +23,6 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kAnswerFileBytes = 4 * limits::kHeaderBytes;
 constexpr std::size_t kPieceBytes = 1U << 20U;
-
-std::string to_hex(std::span<const std::byte> bytes) {
-  constexpr const char* kDigits = "0123456789abcdef";
-  std::string text;
-  text.reserve(2 * bytes.size());
-  for (const std::byte byte : bytes) {
-    text += kDigits[std::to_integer<unsigned>(byte) >> 4U];
-    text += kDigits[std::to_integer<unsigned>(byte) & 15U];
-  }
-  return text;
-}
-
-/// Throws IoError for anything but pairs of digits.
-std::vector<std::byte> from_hex(const std::string& text) {
-  const auto digit = [](char c) -> unsigned {
-    if (c >= '0' && c <= '9') return static_cast<unsigned>(c - '0');
-    if (c >= 'a' && c <= 'f') return static_cast<unsigned>(c - 'a') + 10;
-    throw IoError("not a hexadecimal digit");
-  };
-  if (text.size() % 2 != 0) throw IoError("an odd number of hexadecimal digits");
-  std::vector<std::byte> bytes(text.size() / 2);
-  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(digit(text[2 * i]) << 4U | digit(text[2 * i + 1]));
-  return bytes;
-}
-
-bool is_key(const std::string& text, std::size_t digits) {
-  return text.size() == digits && text.find_first_not_of("0123456789abcdef") == std::string::npos;
-}
 
 SharedBuffer shared(std::vector<std::byte> bytes) {
   const auto owner = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
@@ -144,11 +117,13 @@ std::optional<StoredAnswer> StateFolder::read_answer(const fs::path& path) const
     const auto type = stored.at("type").get<unsigned>();
     answer.type = type == static_cast<unsigned>(MessageType::failed) ? MessageType::failed : MessageType::update;
     answer.round = stored.at("round").get<std::uint32_t>();
-    answer.header = shared(from_hex(stored.at("header").get<std::string>()));
-    const std::vector<std::byte> digest = from_hex(stored.at("sha256").get<std::string>());
+    auto header = from_hex(stored.at("header").get<std::string>());
+    const auto digest = from_hex(stored.at("sha256").get<std::string>());
+    if (!header || !digest) return std::nullopt;
+    answer.header = shared(std::move(*header));
     answer.body.size_bytes = stored.at("size").get<std::uint64_t>();
-    if (!is_key(answer.key, 64) || digest.size() != answer.body.sha256.size() || answer.header.size() > limits::kHeaderBytes) return std::nullopt;
-    std::copy(digest.begin(), digest.end(), answer.body.sha256.begin());
+    if (!is_hex(answer.key, 64) || digest->size() != answer.body.sha256.size() || answer.header.size() > limits::kHeaderBytes) return std::nullopt;
+    std::copy(digest->begin(), digest->end(), answer.body.sha256.begin());
     if (answer.body.size_bytes != 0 && bytes_in(path.parent_path() / (answer.key + ".body")) != answer.body.size_bytes) return std::nullopt;
     return answer;
   } catch (const json::exception&) {
@@ -222,7 +197,7 @@ SharedBuffer StateFolder::load_body(const StoredAnswer& answer) {
 
 void StateFolder::forget_answer(const std::string& key) {
   bodies_.erase(key);
-  if (folder_.empty() || !is_key(key, 64)) return;
+  if (folder_.empty() || !is_hex(key, 64)) return;
   remove_quietly(folder_ / "pending" / (key + ".json"));
   remove_quietly(folder_ / "pending" / (key + ".body"));
 }

@@ -58,6 +58,7 @@ class PartialBlob {
 ///   plan.json          the server's plan
 ///   blobs/SHA256       whole blobs, hash-checked; the oldest go when there are more than cache_bytes
 ///   blobs/SHA256.part  the beginning of the blob that is being fetched
+///   participations.json  updates let out under each privacy promise
 ///   pending/KEY.json   an answer; KEY.body beside it is its body, written first
 class StateFolder {
  public:
@@ -66,6 +67,9 @@ class StateFolder {
   ~StateFolder();
   StateFolder(const StateFolder&) = delete;
   StateFolder& operator=(const StateFolder&) = delete;
+
+  /// Where a ParticipationLog belongs; empty in memory.
+  std::filesystem::path participations_file() const { return folder_.empty() ? std::filesystem::path() : folder_ / "participations.json"; }
 
   /// The plan's text; empty for none.
   std::string load_plan() const;

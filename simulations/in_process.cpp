@@ -179,6 +179,7 @@ void InProcess::run_job(Worker& worker, Job& job, std::unique_lock<std::mutex>& 
 std::optional<Message> InProcess::answer(Worker& worker, ClientId client, const Message& task,
                                          const std::atomic<bool>& withdrawn) {
   const Experiment& experiment = parts_.experiment;
+  if (make_privacy_ && !worker.privacy) worker.privacy = make_privacy_();
   const ClientKit kit{*worker.model,
                       *worker.trainer,
                       parts_.codec,
@@ -187,7 +188,8 @@ std::optional<Message> InProcess::answer(Worker& worker, ClientId client, const 
                       static_cast<std::uint64_t>(experiment.seed),
                       experiment.evaluation.client_holdout,
                       experiment.round.weighting == "uniform",
-                      experiment.round.weight_cap};
+                      experiment.round.weight_cap,
+                      worker.privacy.get()};
   ClientSession session(kit, client, parts_.partition.shard(client));
   return session.handle(task, [&] { return withdrawn.load(std::memory_order_relaxed) || (parts_.should_stop && parts_.should_stop()); });
 }

@@ -22,6 +22,7 @@ namespace fl {
 struct Worker {
   std::unique_ptr<Model> model;
   std::unique_ptr<Trainer> trainer;
+  std::unique_ptr<DevicePrivacy> privacy;  ///< under a promise
 };
 
 /// What all workers share. Everything is borrowed and outlives the transport.
@@ -51,6 +52,8 @@ class InProcess final : public Transport {
   void close_round(std::uint32_t round) override;
   Seconds now() const override { return now_; }
 
+  /// Every client keeps a privacy promise from now on; each worker makes its own part. REQUIRES: nothing was sent yet.
+  void protect(std::function<std::unique_ptr<DevicePrivacy>()> make) { make_privacy_ = std::move(make); }
   /// Sets the clock of a resumed run. REQUIRES: nothing was sent yet.
   void start_at(Seconds time) { now_ = time; }
 
@@ -85,6 +88,7 @@ class InProcess final : public Transport {
   InProcessParts parts_;
   DeviceModel devices_;
   std::string codec_name_;
+  std::function<std::unique_ptr<DevicePrivacy>()> make_privacy_;
   std::unique_ptr<Trainer> planner_;  ///< answers examples_for() when a job is sent
 
   std::mutex mutex_;

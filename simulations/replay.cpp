@@ -6,11 +6,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <cstdlib>
 #include <deque>
 #include <memory>
-#include <numeric>
 #include <set>
 #include <utility>
 
@@ -22,31 +19,12 @@
 #include "fl_core/wire/limits.h"
 #include "fl_core/wire/tensors.h"
 #include "simulations/in_process.h"
+#include "simulations/scratch_folder.h"
 
 namespace fl {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A folder under the system's temporary folder that goes away with its contents.
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    std::string name = (fs::temp_directory_path() / "fl-replay-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) fail_writing("create", name, errno);
-    path_ = name;
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  fs::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
 
 /// Holds a run folder's lock without writing to it, so that nobody writes to the journal while it is copied.
 class ReadLock {
@@ -84,12 +62,12 @@ std::set<ClientId> accepted_in(const RoundReport& report) {
 class Everyone final : public Sampler {
  public:
   explicit Everyone(std::uint64_t max_cohort) : max_cohort_(max_cohort) {}
-  std::vector<ClientId> pick(std::uint64_t population, std::uint64_t, Rng&) const override {
-    std::vector<ClientId> all(population);
-    std::iota(all.begin(), all.end(), ClientId{0});
+  std::vector<ClientId> pick(const Roster& roster, double, std::uint32_t, Rng&) const override {
+    std::vector<ClientId> all(roster.size);
+    for (std::uint64_t place = 0; place < roster.size; ++place) all[place] = roster.at(place);
     return all;
   }
-  std::uint64_t max_cohort(std::uint64_t, std::uint64_t) const override { return max_cohort_; }
+  std::uint64_t max_cohort(std::uint64_t, double) const override { return max_cohort_; }
 
  private:
   std::uint64_t max_cohort_;
@@ -150,7 +128,7 @@ std::uint64_t max_updates_of(const RecordedRun& recorded, const Partition& parti
   if (recorded.max_updates) return *recorded.max_updates;
   const Experiment experiment = parse_experiment(recorded.experiment, (recorded.folder / "experiment.json").string());
   const auto sampler = samplers().create(experiment.sampler, "sampler");
-  return std::max<std::uint64_t>(1, sampler->max_cohort(partition.clients(), experiment.round.selected()));
+  return std::max<std::uint64_t>(1, sampler->max_cohort(partition.clients(), static_cast<double>(experiment.round.selected())));
 }
 
 std::string initial_hash(const Prepared& prepared) {
@@ -181,7 +159,7 @@ RecordedRun read_recorded_run(const fs::path& folder) {
   }
   RecordedRun recorded;
   recorded.folder = folder;
-  const ScratchFolder scratch;
+  const ScratchFolder scratch("fl-replay");
   {
     const ReadLock lock(folder);
     recorded.experiment = read_json_file(folder / "experiment.json");
@@ -201,6 +179,7 @@ RecordedRun read_recorded_run(const fs::path& folder) {
   }
   if (recorded.model_sha256.size() != recorded.rounds.size() + 1) throw ConfigError(folder.string() + ": the journal has not one model a round; it is damaged");
   if (const auto text = store->meta("max_updates")) recorded.max_updates = std::stoull(*text);
+  recorded.privacy_noise = store->meta("privacy_noise");
   recorded.data_fingerprint = store->meta("data_sha256").value_or("");
   return recorded;
 }
@@ -208,7 +187,11 @@ RecordedRun read_recorded_run(const fs::path& folder) {
 Experiment replay_experiment(const RecordedRun& recorded) {
   Experiment experiment = parse_experiment(recorded.experiment, (recorded.folder / "experiment.json").string());
   experiment.rounds = static_cast<std::int64_t>(recorded.rounds.size());
-  experiment.round.cohort = 1;  // unused: the record says who was asked
+  if (!experiment.privacy) experiment.round.cohort = 1;  // unused: the record says who was asked; a promise divides by it
+  if (experiment.privacy && experiment.privacy->randomness == "secure") {
+    throw ConfigError(recorded.folder.string() + ": its noise came from the operating system and was not kept, so no other run can give the same model; "
+                      "only runs with \"privacy.randomness\": \"seeded\" can be replayed");
+  }
   experiment.round.over_selection = 1;
   experiment.round.deadline_s.reset();
   // What a rule of the recorded run ended is ended by the number of rounds here.
@@ -226,7 +209,7 @@ std::optional<ReplayDifference> replay(const RecordedRun& recorded, const Prepar
   if (const std::string initial = initial_hash(prepared); initial != recorded.model_sha256[0]) {
     return ReplayDifference{0, recorded.model_sha256[0], initial, "the initial model was made by another LibTorch or by another model of this name"};
   }
-  const ScratchFolder scratch;
+  const ScratchFolder scratch("fl-replay");
   std::optional<ReplayDifference> difference;
   std::atomic<bool> differs = false;
   std::unique_ptr<RecordedClients> clients;
@@ -236,6 +219,7 @@ std::optional<ReplayDifference> replay(const RecordedRun& recorded, const Prepar
   simulation.worker_setup = options.worker_setup;
   simulation.should_stop = [&] { return differs || (options.should_stop && options.should_stop()); };
   simulation.max_updates = max_updates_of(recorded, *prepared.partition);
+  simulation.privacy_noise = recorded.privacy_noise;
   simulation.sampler = [&] { return std::make_unique<Everyone>(*simulation.max_updates); };
   simulation.transport = [&](InProcess& inner) -> Transport& {
     clients = std::make_unique<RecordedClients>(inner, recorded.rounds);

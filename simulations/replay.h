@@ -20,6 +20,7 @@ struct RecordedRun {
   std::vector<RoundReport> rounds;         ///< 1, 2, …
   std::vector<std::string> model_sha256;   ///< after each round, beginning with round 0: one more than `rounds`
   std::optional<std::uint64_t> max_updates;  ///< the scale of the exact sum; absent in old records
+  std::optional<std::string> privacy_noise;  ///< of a run with a promise: what its noise was scaled for
   std::string data_fingerprint;            ///< of the data that the server had; may be empty
 };
 

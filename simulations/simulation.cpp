@@ -10,6 +10,7 @@
 #include "fl_core/base/file.h"
 #include "fl_core/base/percentile.h"
 #include "fl_core/config/json_reader.h"
+#include "privacy/noise/seeded/seeded_noise_keys.h"
 #include "simulations/in_process.h"
 
 namespace fl {
@@ -36,6 +37,9 @@ class Simulation {
     const auto initial = prepared_.model->make(seed_of(experiment()));
     ParameterVector start(initial->layout());
     std::copy(initial->weights().begin(), initial->weights().end(), start.values().begin());
+    if (options_.max_updates) folder_.store().set_meta("max_updates", std::to_string(*options_.max_updates));
+    if (options_.privacy_noise) folder_.store().set_meta("privacy_noise", *options_.privacy_noise);
+    std::unique_ptr<PrivacyGuard> privacy = make_guard(start.layout());
     RunParts parts(experiment(), folder_, options_.transport ? options_.transport(in_process_) : in_process_, std::move(start));
     parts.population = prepared_.partition->clients();
     parts.data_fingerprint = prepared_.data.train->fingerprint() + prepared_.data.test->fingerprint();
@@ -48,7 +52,7 @@ class Simulation {
     parts.on_progress = options_.on_progress;
     parts.set_clock = [this](Seconds time) { in_process_.start_at(time); };
     parts.should_stop = options_.should_stop;
-    if (options_.max_updates) folder_.store().set_meta("max_updates", std::to_string(*options_.max_updates));
+    parts.privacy = privacy.get();
     Run run(std::move(parts));
     write_file_atomically(folder_.path() / "partition.json", describe_partition(*prepared_.partition, *prepared_.data.train, kClientsInReport).dump() + "\n");
     return run.run();
@@ -59,7 +63,21 @@ class Simulation {
 
   Worker make_worker() {
     if (options_.worker_setup) options_.worker_setup();
-    return {prepared_.model->make(seed_of(experiment())), trainers().create(experiment().trainer, "trainer")};
+    return {prepared_.model->make(seed_of(experiment())), trainers().create(experiment().trainer, "trainer"), nullptr};
+  }
+
+  std::unique_ptr<PrivacyGuard> make_guard(const SharedLayout& layout) {
+    if (!experiment().privacy) return nullptr;
+    if (experiment().privacy->randomness == "seeded") {
+      keys_ = std::make_unique<SeededNoiseKeys>(seed_of(experiment()));
+    } else {
+      keys_ = std::make_unique<SecureNoiseKeys>();
+    }
+    auto guard = std::make_unique<PrivacyGuard>(PrivacyGuardParts{experiment(), folder_, *keys_, layout, prepared_.partition->clients()});
+    if (options_.on_promise) options_.on_promise(guard->promise());
+    const PrivacyPlan plan = guard->promise().plan();
+    in_process_.protect([this, plan, size = layout->size()] { return std::make_unique<DevicePrivacy>(plan, size, *keys_); });
+    return guard;
   }
 
   Evaluation evaluate(const ParameterVector& global) {
@@ -78,6 +96,7 @@ class Simulation {
   const SimulationOptions& options_;
   RunFolder folder_;
   std::unique_ptr<Codec> codec_;
+  std::unique_ptr<NoiseKeys> keys_;
   InProcess in_process_;
 };
 

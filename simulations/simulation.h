@@ -18,6 +18,7 @@
 namespace fl {
 
 class InProcess;
+class Promise;
 
 /// An experiment with its data loaded and its parts built and checked against each other.
 struct Prepared {
@@ -35,6 +36,7 @@ struct SimulationOptions {
   bool resume = false;
   nlohmann::json* versions = nullptr;  ///< noted in the journal and in run.json; may be null
   std::function<void()> worker_setup;  ///< runs first on every worker's thread (LibTorch's thread limits)
+  std::function<void(const Promise&)> on_promise;  ///< once it is known, before the first round; only with a privacy section
   std::function<void(const RoundReport&)> on_round;
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
   std::function<bool()> should_stop;   ///< called from several threads at a time
@@ -42,6 +44,7 @@ struct SimulationOptions {
   std::function<Transport&(InProcess&)> transport;
   std::function<std::unique_ptr<Sampler>()> sampler;
   std::optional<std::uint64_t> max_updates;
+  std::optional<std::string> privacy_noise;  ///< likewise: what the recorded run's PrivacyGuard began with
 };
 
 /// Runs (or goes on with) a federation in this process and writes the run folder: experiment.json, journal.db, blobs/,

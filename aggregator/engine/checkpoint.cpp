@@ -13,6 +13,7 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
+#include "fl_core/base/hex.h"
 #include "fl_core/base/sha256.h"
 #include "fl_core/wire/limits.h"
 
@@ -34,10 +35,6 @@ std::string holder_of(int lock) {
 bool is_there(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
-}
-
-bool is_sha256(const std::string& text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
 bool same_file(const fs::path& a, const fs::path& b) {
@@ -66,7 +63,10 @@ RunFolder::RunFolder(const fs::path& path, RunFolderMode mode, const std::string
     }
     make_folder(path_ / "blobs");
     store_ = open_journal(path_ / "journal.db", create ? JournalMode::create : JournalMode::recover);
-    if (!create) recover();
+    if (!create) {
+      check_ledger();
+      recover();
+    }
   } catch (...) {
     ::close(lock_);
     throw;
@@ -91,15 +91,45 @@ std::string RunFolder::commit(CommittedRound round, const RoundReport& report, s
   return round.model_sha256;
 }
 
+void RunFolder::charge(nlohmann::json charge) {
+  LedgerEntry entry = next_entry(ledger_, std::move(charge));
+  store_->append_to_ledger(entry);
+  ledger_.push_back(std::move(entry));
+  stepped("round charged");
+  write_head();
+  stepped("ledger head written");
+}
+
+void RunFolder::write_head() {
+  write_file_atomically(path_ / "ledger.head", head_text({ledger_.back().number, ledger_.back().hash}));
+}
+
+void RunFolder::check_ledger() {
+  ledger_ = store_->ledger();
+  const fs::path path = path_ / "ledger.head";
+  std::optional<std::string> head;
+  if (is_there(path)) {
+    const std::vector<std::byte> bytes = read_file(path, 1024);
+    head.emplace(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  const auto last = store_->last_round();
+  const bool charged = !ledger_.empty() || head;
+  const std::string fault = charged ? ledger_fault(ledger_, head, last ? last->round : 0) : "";
+  if (!fault.empty()) {
+    throw ConfigError("the privacy ledger of " + path_.string() + " cannot be trusted: " + fault + "; restore the newest copy of the whole folder, or start a new run");
+  }
+  if (!ledger_.empty()) write_head();
+}
+
 void RunFolder::complete(const RoundReport& report) {
   store_->complete_round(report);
   stepped("report stored");
-  append_metrics(report);
+  append_metrics(published(report));
   stepped("metrics appended");
 }
 
 std::vector<std::byte> RunFolder::read_blob(const std::string& sha256) const {
-  if (!is_sha256(sha256)) throw ConfigError("the journal of " + path_.string() + " names no blob but '" + sha256 + "'; it is damaged");
+  if (!is_hex(sha256, 64)) throw ConfigError("the journal of " + path_.string() + " names no blob but '" + sha256 + "'; it is damaged");
   const fs::path path = blob_path(sha256);
   if (!is_there(path)) throw ConfigError(path.string() + " is missing; restore the run folder from a copy");
   std::vector<std::byte> bytes = read_file(path, limits::kSafetensorsBytes);
@@ -149,7 +179,7 @@ void RunFolder::recover() {
   publish_model(last->model_sha256);
   remove_old_blobs();
   std::string lines;
-  for (const RoundReport& report : store_->reports()) lines += to_json(report).dump() + "\n";
+  for (const RoundReport& report : store_->reports()) lines += to_json(published(report)).dump() + "\n";
   write_file_atomically(path_ / "metrics.jsonl", lines);
 }
 

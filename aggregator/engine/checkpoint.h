@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,6 +21,8 @@ enum class RunFolderMode : std::uint8_t {
 
 /// The folder of one run, held by one process: `experiment.json`, `journal.db`, `blobs/<sha256>` (weights and server state by their hash),
 /// `model.safetensors` (the newest weights), `metrics.jsonl` (one completed round a line) and `lock`.
+///
+/// A run with a promise of differential privacy also has `ledger.head`: where the journal's privacy ledger stands.
 ///
 /// Crash anywhere: blobs are on disk before the journal names them, and one transaction makes a round the newest, so after
 /// kill -9 or a full disk at any instant the run is at version k or k + 1. `model.safetensors` and `metrics.jsonl` follow
@@ -46,10 +49,15 @@ class RunFolder {
   /// Stores the final report and appends it to metrics.jsonl.
   void complete(const RoundReport& report);
 
+  /// Charges a round to the privacy ledger: durable when it returns, so call it before anything of the round is asked for.
+  void charge(nlohmann::json charge);
+  /// All charges, checked when the folder was opened.
+  const std::vector<LedgerEntry>& ledger() const { return ledger_; }
+
   /// A blob's bytes. Throws ConfigError naming the file when it is missing or its hash is another.
   std::vector<std::byte> read_blob(const std::string& sha256) const;
 
-  /// Called after every step of commit() and complete() with the step's name: tests crash there.
+  /// Called after every step of charge(), commit() and complete() with the step's name: tests crash there.
   using StepWatcher = std::function<void(const std::string&)>;
   void watch_steps(StepWatcher watcher) { watcher_ = std::move(watcher); }
 
@@ -57,6 +65,8 @@ class RunFolder {
   void take_lock();
   void check_unused() const;
   void recover();
+  void check_ledger();
+  void write_head();
   std::string write_blob(std::span<const std::byte> bytes);
   void publish_model(const std::string& sha256);
   void remove_old_blobs();
@@ -67,6 +77,7 @@ class RunFolder {
   std::filesystem::path path_;
   int lock_ = -1;
   std::unique_ptr<Store> store_;
+  std::vector<LedgerEntry> ledger_;
   StepWatcher watcher_;
 };
 

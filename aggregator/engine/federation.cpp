@@ -50,11 +50,12 @@ void Federation::restore() {
   read_into(parts_.folder.read_blob(last_.model_sha256), *global_.layout(), global_.values(), "the checkpoint of round " + std::to_string(last_.round));
   if (last_.state_sha256) read_named_arrays(parts_.folder.read_blob(*last_.state_sha256), parts_.strategy.state(), "the server state of round " + std::to_string(last_.round));
   parts_.strategy.set_steps(last_.server_steps);
+  if (PrivacyGuard* privacy = parts_.engine.privacy()) privacy->restore(store.privacy_state(), last_.round);
   totals_.model_sha256 = last_.model_sha256;
   for (const RoundReport& report : store.reports()) {
     if (report.round == 0) continue;
     count_training(report);
-    totals_.stopped_early = observe(report) == Verdict::stop;
+    totals_.stopped_early = observe(published(report)) == Verdict::stop;
   }
   // A crash between commit and completion: the round is done, its evaluation is not.
   if (const auto report = store.incomplete_report(); report && report->round != 0) {
@@ -68,6 +69,7 @@ void Federation::run() {
   const auto rounds = static_cast<std::uint32_t>(parts_.experiment.rounds);
   while (last_.round < rounds && !totals_.stopped_early) {
     if (parts_.should_stop && parts_.should_stop()) throw Interrupted("the run was interrupted");
+    if (PrivacyGuard* privacy = parts_.engine.privacy()) privacy->charge(last_.round + 1);
     std::uint32_t version = last_.model_version;
     RoundReport report = parts_.engine.run_round(last_.round + 1, global_, version);
     commit(report);
@@ -82,6 +84,7 @@ void Federation::commit(const RoundReport& report) {
   next.server_steps = parts_.strategy.steps();
   next.virtual_seconds = report.virtual_seconds;
   next.abandoned = report.abandoned;
+  if (const PrivacyGuard* privacy = parts_.engine.privacy()) next.privacy_state = privacy->state();
   const Bytes model = write_safetensors(*global_.layout(), global_.values());
   const auto state = readable(parts_.strategy);
   const Bytes state_bytes = state.empty() ? Bytes() : write_named_arrays(state);
@@ -110,14 +113,16 @@ void Federation::complete(RoundReport report) {
   }
   report.wall_seconds_evaluation = seconds_since(start);
   parts_.folder.complete(report);
-  const bool stop = observe(report) == Verdict::stop;
+  const RoundReport open = published(report);
+  const bool stop = observe(open) == Verdict::stop;
   totals_.stopped_early = stop && report.round < static_cast<std::uint32_t>(parts_.experiment.rounds);
-  if (parts_.on_round) parts_.on_round(report);
+  if (parts_.on_round) parts_.on_round(open);
   give_up_if_stuck(report);
 }
 
 /// A round counts once it is committed, even when its evaluation is interrupted.
-void Federation::count_training(const RoundReport& report) {
+void Federation::count_training(const RoundReport& committed) {
+  const RoundReport report = published(committed);
   totals_.rounds = report.round;
   totals_.client_rounds += report.count(Outcome::accepted);
   totals_.examples += report.examples;

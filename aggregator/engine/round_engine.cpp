@@ -27,11 +27,12 @@ struct RoundEngine::Progress {
 
 RoundEngine::RoundEngine(RoundParts parts) : parts_(std::move(parts)) {}
 
-std::vector<ClientId> RoundEngine::choose(const Sampler& sampler, std::uint64_t wanted, Rng& rng) {
+std::vector<ClientId> RoundEngine::choose_cohort(std::uint32_t round) {
   const Roster roster = parts_.transport.roster();
-  std::vector<ClientId> cohort = sampler.pick(roster.size, wanted, rng);
-  for (ClientId& member : cohort) member = roster.at(member);
-  return cohort;
+  const std::uint64_t wanted = parts_.experiment.round.selected();
+  Rng rng = parts_.privacy ? parts_.privacy->sampling(round) : Rng(static_cast<std::uint64_t>(parts_.experiment.seed), Purpose::sampling, round);
+  const double expected = parts_.privacy ? parts_.privacy->expected_cohort(roster.size, wanted) : static_cast<double>(wanted);
+  return parts_.sampler.pick(roster, expected, round, rng);
 }
 
 void RoundEngine::broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version, const ParameterVector& global,
@@ -45,29 +46,43 @@ void RoundEngine::broadcast(TaskKind kind, std::uint32_t round, std::uint32_t ve
 }
 
 RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version) {
-  const RoundOptions& options = parts_.experiment.round;
-  Rng rng(static_cast<std::uint64_t>(parts_.experiment.seed), Purpose::sampling, round);
   RoundReport report;
   report.round = round;
-  const auto cohort = choose(parts_.sampler, options.selected(), rng);
+  const auto cohort = choose_cohort(round);
   // Waiting until enough clients are there is not the round's time.
   const auto start = std::chrono::steady_clock::now();
   broadcast(TaskKind::train, round, model_version, global, cohort, report.bytes_down);
   collect(round, model_version, cohort, report);
-
-  if (report.count(Outcome::accepted) < static_cast<std::uint64_t>(options.minimum_updates)) {
-    parts_.strategy.discard();
-    report.abandoned = true;
-  } else {
-    const Aggregate aggregate = parts_.strategy.finish();
-    report.update_norm = std::sqrt(kernels::squared_norm(aggregate.mean_delta.values()));
-    parts_.strategy.step(global, aggregate);
-    ++model_version;
-  }
+  report.abandoned = !release(global, report);
+  if (!report.abandoned) ++model_version;
   report.model_version = model_version;
   report.virtual_seconds = parts_.transport.now();
   report.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
+}
+
+bool RoundEngine::release(ParameterVector& global, RoundReport& report) {
+  const std::uint64_t accepted = report.count(Outcome::accepted);
+  ServerMechanism* mechanism = parts_.privacy ? parts_.privacy->server() : nullptr;
+  const bool enough = mechanism ? parts_.privacy->releases(accepted) : accepted >= static_cast<std::uint64_t>(parts_.experiment.round.minimum_updates);
+  ReleaseFacts facts;
+  if (enough) {
+    Aggregate aggregate;
+    if (mechanism) {
+      aggregate.mean_delta = ParameterVector(parts_.layout);
+      facts = mechanism->release(report.round, aggregate.mean_delta.values());
+    } else {
+      aggregate = parts_.strategy.finish();
+    }
+    report.update_norm = std::sqrt(kernels::squared_norm(aggregate.mean_delta.values()));
+    parts_.strategy.step(global, aggregate);
+  } else if (mechanism) {
+    mechanism->discard();
+  } else {
+    parts_.strategy.discard();
+  }
+  if (parts_.privacy) parts_.privacy->describe(report, facts, report.update_norm);
+  return enough;
 }
 
 void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort,
@@ -129,7 +144,7 @@ Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Pr
     parts_.codec.decode(message.body().span(), decoded_);
     delta = decoded_;
   }
-  switch (parts_.strategy.add(delta, header.weight)) {
+  switch (add(delta, header.weight)) {
     case ExactSumError::not_finite:
       last_reason_ = "an update holds NaN or infinity; lower trainer.learning_rate or set trainer.clip_norm";
       return Outcome::not_finite;
@@ -146,12 +161,18 @@ Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Pr
   return Outcome::accepted;
 }
 
+ExactSumError RoundEngine::add(std::span<const float> delta, std::uint32_t weight) {
+  if (parts_.privacy == nullptr) return parts_.strategy.add(delta, weight);
+  if (ServerMechanism* mechanism = parts_.privacy->server()) return mechanism->add(delta);
+  return parts_.strategy.add(delta, ExactSum::kMaxWeight);  // every client alike, whatever a peer says
+}
+
 std::vector<double> RoundEngine::evaluate_clients(std::uint32_t round, const ParameterVector& global,
                                                   std::uint32_t model_version) {
   const RoundOptions& options = parts_.experiment.round;
   Rng rng(static_cast<std::uint64_t>(parts_.experiment.seed), Purpose::evaluation, round);
   const auto uniform = samplers().create({{"name", "uniform"}}, "sampler");
-  const auto cohort = choose(*uniform, static_cast<std::uint64_t>(parts_.experiment.evaluation.per_client_count), rng);
+  const auto cohort = uniform->pick(parts_.transport.roster(), static_cast<double>(parts_.experiment.evaluation.per_client_count), round, rng);
   std::uint64_t ignored_bytes = 0;
   broadcast(TaskKind::evaluate, round, model_version, global, cohort, ignored_bytes);
   const Seconds deadline = options.deadline_s ? parts_.transport.now() + *options.deadline_s : kNever;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "aggregator/engine/privacy_guard.h"
 #include "aggregator/sampler/sampler.h"
 #include "aggregator/strategy/strategy.h"
 #include "fl_core/codec/codec.h"
@@ -21,6 +22,7 @@ struct RoundParts {
   Strategy& strategy;
   const Codec& codec;
   SharedLayout layout;
+  PrivacyGuard* privacy = nullptr;  ///< keeps the promise of a run that makes one
   /// Called after every arrival of a round; may be empty.
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
 };
@@ -41,6 +43,7 @@ class RoundEngine {
 
   /// The round is durable: the transport may tell its clients what became of their answers.
   void committed(const RoundReport& report) { parts_.transport.committed(report); }
+  PrivacyGuard* privacy() { return parts_.privacy; }
 
   const SharedLayout& layout() const { return parts_.layout; }
 
@@ -53,10 +56,13 @@ class RoundEngine {
                  const std::vector<ClientId>& cohort, std::uint64_t& bytes_down);
   void collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort, RoundReport& report);
   Outcome judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report);
+  ExactSumError add(std::span<const float> delta, std::uint32_t weight);
+  /// Moves the model by what was added, and describes it. Returns false when too few updates were accepted.
+  bool release(ParameterVector& global, RoundReport& report);
   Outcome fold(const Message& message, const UpdateHeader& header, Progress& progress, RoundReport& report);
 
-  /// Asks `wanted` of the clients that are there, and returns whom. REQUIRES: the sampler's cohort is ascending.
-  std::vector<ClientId> choose(const Sampler& sampler, std::uint64_t wanted, Rng& rng);
+  /// The clients that are asked in this round, ascending.
+  std::vector<ClientId> choose_cohort(std::uint32_t round);
 
   RoundParts parts_;
   std::vector<float> decoded_;  ///< float[N] scratch for codecs whose bytes are no floats; empty until needed

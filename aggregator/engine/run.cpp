@@ -32,7 +32,9 @@ Run::Run(RunParts parts)
     : parts_(with_sampler(std::move(parts))),
       codec_(codecs().create(parts_.experiment.codec, "codec")),
       strategy_(make_strategy()),
-      engine_(RoundParts{parts_.experiment, parts_.transport, *parts_.sampler, *strategy_, *codec_, parts_.initial.layout(), parts_.on_progress}) {
+      engine_(RoundParts{parts_.experiment, parts_.transport, *parts_.sampler, *strategy_, *codec_, parts_.initial.layout(), parts_.privacy,
+                         parts_.privacy && parts_.privacy->server() ? nullptr : parts_.on_progress}) {
+  FL_CHECK(parts_.experiment.privacy.has_value() == (parts_.privacy != nullptr), "a promise without its guard");
   note_facts();
 }
 
@@ -47,7 +49,7 @@ std::unique_ptr<Strategy> Run::make_strategy() {
 /// The exact sum is scaled for this many updates, so it belongs to the run's bits: what the run began with holds.
 std::uint64_t Run::max_updates() {
   if (const auto known = parts_.folder.store().meta("max_updates")) return std::stoull(*known);
-  const auto selected = parts_.experiment.round.selected();
+  const auto selected = static_cast<double>(parts_.experiment.round.selected());  // a guard has noted its own
   const std::uint64_t most = std::max<std::uint64_t>(1, parts_.sampler->max_cohort(parts_.population, selected));
   parts_.folder.store().set_meta("max_updates", std::to_string(most));
   return most;
@@ -59,6 +61,7 @@ void Run::note_facts() {
              "data: the files have changed since this run began, so it cannot go on to the same bits; restore them, or start a new run");
   nlohmann::json without_rounds = to_json(parts_.experiment);
   without_rounds.erase("rounds");
+  if (!parts_.experiment.privacy) without_rounds.erase("privacy");  // runs that began before there was any go on
   const std::string text = without_rounds.dump();
   check_fact("experiment_sha256", sha256_hex(std::as_bytes(std::span(text))),
              "experiment.json was changed since this run began; only 'rounds' may be: undo the change, or start a new run");
@@ -81,6 +84,9 @@ nlohmann::json Run::run() {
     write_summary(federation.totals(), "interrupted");
     throw Interrupted("interrupted after round " + std::to_string(federation.totals().rounds) + " of " + std::to_string(parts_.experiment.rounds) +
                       "; go on with: " + parts_.how_to_go_on);
+  } catch (const BudgetExhausted&) {
+    write_summary(federation.totals(), "budget_exhausted");
+    throw;
   } catch (const TrainingError&) {
     write_summary(federation.totals(), "failed");
     throw;
@@ -104,6 +110,7 @@ nlohmann::json Run::write_summary(const FederationTotals& totals, const std::str
                         {"bytes_up", totals.bytes_up},
                         {"bytes_down", totals.bytes_down},
                         {"parameters", engine_.layout()->size()}};
+  if (parts_.privacy) run["privacy"] = parts_.privacy->statement();
   run.update(parts_.facts);
   write_file_atomically(parts_.folder.path() / "run.json", run.dump(2) + "\n");
   return run;

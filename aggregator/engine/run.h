@@ -19,6 +19,7 @@ struct RunParts {
   ParameterVector initial;                 ///< the model of round 0
   std::uint64_t population = 0;            ///< the most clients that there can be
   std::string data_fingerprint;            ///< of the data in this process; empty without any
+  PrivacyGuard* privacy = nullptr;         ///< of an experiment with a privacy section
   std::unique_ptr<Sampler> sampler;        ///< the experiment's when empty; a replay brings its own
   nlohmann::json facts = nlohmann::json::object();  ///< versions and the like, for the journal and run.json
   std::string how_to_go_on;                ///< ends the message of an interrupted run: "fl resume runs/x"
@@ -37,8 +38,8 @@ class Run {
   explicit Run(RunParts parts);
 
   /// Returns run.json: status, rounds, accuracy, loss, client_accuracy {clients, mean, p10, p90} or null, model_sha256,
-  /// seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, parameters, and the facts.
-  /// Throws Interrupted and TrainingError after run.json was written, and IoError; what was committed before is safe.
+  /// seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, parameters, privacy (with a promise only), and the facts.
+  /// Throws Interrupted, TrainingError and BudgetExhausted after run.json was written, and IoError; what was committed before is safe.
   nlohmann::json run();
 
  private:

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cmath>
-#include <cstdio>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
 #include "fl_core/config/address.h"
+#include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"
 #include "fl_core/ml/batches.h"
 
@@ -79,6 +79,8 @@ class Service {
         initial_(make_initial()),
         goes_on_(holds_run(config.folder)),
         folder_(config.folder, goes_on_ ? RunFolderMode::resume : RunFolderMode::create, to_json(experiment()).dump(2) + "\n"),
+        keys_(hooks.noise_keys ? hooks.noise_keys : std::make_shared<SecureNoiseKeys>()),
+        privacy_(make_guard()),
         health_(config.health ? std::make_unique<HealthServer>(*config.health, status_) : nullptr),
         transport_(transport_options(), folder_.store(), status_) {
     status_.change([&](Status& s) {
@@ -130,6 +132,24 @@ class Service {
     return initial;
   }
 
+  std::unique_ptr<PrivacyGuard> make_guard() {
+    if (!experiment().privacy) return nullptr;
+    if (experiment().privacy->randomness == "seeded" && keys_->is_secure()) {
+      bad_value("privacy.randomness", "seeded", "\"secure\" in a deployment: noise from a seed is for 'fl simulate', and this program does not have it");
+    }
+    say("accounting for privacy …");
+    auto guard = std::make_unique<PrivacyGuard>(PrivacyGuardParts{experiment(), folder_, *keys_, initial_.layout(), population()});
+    const Promise& promise = guard->promise();
+    say("privacy: " + promise.sentence(promise.epsilon_after(promise.setting().rounds)) + " after " + std::to_string(promise.setting().rounds) + " rounds");
+    return guard;
+  }
+
+  ClientPlan client_plan() const {
+    ClientPlan plan = plan_of(experiment(), shape_);
+    if (privacy_) plan.privacy = privacy_->promise().plan();
+    return plan;
+  }
+
   TlsTransportOptions transport_options() {
     const ServerLimits& limits = config_.limits;
     TlsTransportOptions options;
@@ -139,7 +159,7 @@ class Service {
     options.reception.session = {limits.handshake_s, static_cast<std::uint32_t>(limits.heartbeat_s), limits.minimum_bytes_per_s, limits.frames_per_s};
     options.reception.sessions = static_cast<std::size_t>(limits.sessions);
     options.reception.handshakes_per_address = static_cast<std::size_t>(limits.handshakes_per_address);
-    options.desk.plan = plan_text(plan_of(experiment(), shape_));
+    options.desk.plan = plan_text(client_plan());
     options.desk.shape = shape_;
     options.desk.max_update_bytes = codecs().create(experiment().codec, "codec")->max_bytes(initial_.layout()->size());
     options.desk.uploads = static_cast<std::size_t>(limits.uploads);
@@ -158,6 +178,7 @@ class Service {
   nlohmann::json run_federation() {
     RunParts parts(experiment(), folder_, transport_, std::move(initial_));
     parts.population = population();
+    parts.privacy = privacy_.get();
     parts.data_fingerprint = fingerprint_;
     if (hooks_.versions != nullptr) parts.facts = *hooks_.versions;
     parts.how_to_go_on = "the same command";
@@ -219,6 +240,7 @@ class Service {
       for (std::size_t i = 0; i < kOutcomes; ++i) s.outcomes[i] += report.count(static_cast<Outcome>(i));
       if (report.accuracy) s.accuracy = report.accuracy;
       if (report.loss) s.loss = report.loss;
+      s.privacy = report.privacy;
     });
     set_phase(Status::Phase::training);
     told_waiting_ = UINT64_MAX;
@@ -261,6 +283,8 @@ class Service {
   ParameterVector initial_;
   bool goes_on_;
   RunFolder folder_;
+  std::shared_ptr<NoiseKeys> keys_;
+  std::unique_ptr<PrivacyGuard> privacy_;
   StatusBoard status_;
   std::unique_ptr<HealthServer> health_;
   Clock::time_point phase_since_ = Clock::now();

@@ -2,9 +2,11 @@
 
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
+#include <memory>
 #include <string>
 
 #include "aggregator/server_config.h"
+#include "privacy/noise/noise_keys.h"
 
 namespace fl {
 
@@ -16,6 +18,7 @@ struct ServeHooks {
   std::function<void(const nlohmann::json&)> line;      ///< a line for a program: each round's report
   std::function<void()> worker_setup;                   ///< first on every thread that evaluates (LibTorch's thread limits)
   nlohmann::json* versions = nullptr;
+  std::shared_ptr<NoiseKeys> noise_keys;                ///< of a privacy promise; default: SecureNoiseKeys. Tests put seeded ones
 };
 
 /// The deployed aggregator: starts the run in config.folder or goes on with it, serves clients until the last round is

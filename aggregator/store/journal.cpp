@@ -19,7 +19,7 @@ using store::Transaction;
 
 /// Marks the file as ours (SQLite's application_id): "Trib".
 constexpr int kApplicationId = 0x54726962;
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 constexpr int kBusyTimeoutMs = 5000;
 
 constexpr const char* kSchema = R"(
@@ -50,10 +50,21 @@ constexpr const char* kClientsTable = R"(clients(
     sessions INTEGER NOT NULL,
     profile TEXT NOT NULL))";
 
+/// The privacy ledger, since version 3.
+constexpr const char* kLedgerTable = "ledger(number INTEGER PRIMARY KEY, charge TEXT NOT NULL, hash TEXT NOT NULL)";
+constexpr const char* kPrivacyState = "privacy_state";
+
+/// The tables that versions after the first brought, with the version that they came with.
+struct LaterTable {
+  std::int64_t version;
+  const char* definition;
+};
+constexpr LaterTable kLaterTables[] = {{2, kClientsTable}, {3, kLedgerTable}};
+
 void create_schema(Database& database) {
   Transaction transaction(database);
   database.execute(kSchema, "create");
-  database.execute(("CREATE TABLE " + std::string(kClientsTable)).c_str(), "create");
+  for (const LaterTable& table : kLaterTables) database.execute(("CREATE TABLE " + std::string(table.definition)).c_str(), "create");
   const std::string marks = "PRAGMA application_id=" + std::to_string(kApplicationId) +
                             "; PRAGMA user_version=" + std::to_string(kSchemaVersion);
   database.execute(marks.c_str(), "create");
@@ -80,18 +91,19 @@ std::int64_t check_schema(Database& database) {
 /// Brings an older file to this version. Another program may be doing the same.
 void migrate(Database& database) {
   Transaction transaction(database);
-  if (database.integer("PRAGMA user_version") == 1) {
-    database.execute(("CREATE TABLE " + std::string(kClientsTable)).c_str(), "convert");
-    database.execute("PRAGMA user_version=2", "convert");
+  const std::int64_t version = database.integer("PRAGMA user_version");
+  for (const LaterTable& table : kLaterTables) {
+    if (version < table.version) database.execute(("CREATE TABLE " + std::string(table.definition)).c_str(), "convert");
   }
+  database.execute(("PRAGMA user_version=" + std::to_string(kSchemaVersion)).c_str(), "convert");
   transaction.commit();
 }
 
 void prepare_reading(Database& database, std::int64_t version) {
-  // A registry that is empty, in memory only, spares the readers a case of their own.
-  if (version == 1) {
-    database.execute("PRAGMA temp_store=MEMORY", "read");
-    database.execute(("CREATE TEMP TABLE " + std::string(kClientsTable)).c_str(), "read");
+  // Tables that are empty, in memory only, spare the readers a case of their own.
+  if (version < kSchemaVersion) database.execute("PRAGMA temp_store=MEMORY", "read");
+  for (const LaterTable& table : kLaterTables) {
+    if (version < table.version) database.execute(("CREATE TEMP TABLE " + std::string(table.definition)).c_str(), "read");
   }
   database.execute("PRAGMA query_only=ON", "read");
 }
@@ -117,7 +129,8 @@ std::unique_ptr<Database> open_database(const std::filesystem::path& path, Journ
     return database;
   }
   // Where the file system cannot share memory SQLite keeps its rollback journal, which is as safe.
-  database->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", "open");
+  // What is deleted (the key of correlated noise) is overwritten.
+  database->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON", "open");
   if (empty) create_schema(*database);
   if (version < kSchemaVersion) migrate(*database);
   return database;
@@ -148,7 +161,9 @@ class Journal : public Store {
         select_hashes_(*database_, "SELECT model_sha256 FROM rounds ORDER BY round"),
         select_clients_(*database_, kSelectClients),
         upsert_client_(*database_, kUpsertClient),
-        select_members_(*database_, "SELECT round, client, outcome FROM participation") {}
+        select_members_(*database_, "SELECT round, client, outcome FROM participation"),
+        select_ledger_(*database_, "SELECT number, charge, hash FROM ledger ORDER BY number"),
+        insert_charge_(*database_, "INSERT INTO ledger VALUES(?,?,?)") {}
 
   std::optional<std::string> meta(const std::string& key) override {
     std::optional<std::string> value;
@@ -206,8 +221,32 @@ class Journal : public Store {
           .bind(static_cast<std::int64_t>(member.outcome))
           .run();
     }
+    if (!committed.privacy_state.empty()) set_meta(kPrivacyState, committed.privacy_state);
     transaction.commit();
   }
+
+  std::vector<LedgerEntry> ledger() override {
+    std::vector<LedgerEntry> entries;
+    select_ledger_.start();
+    while (select_ledger_.step()) {
+      LedgerEntry entry;
+      entry.number = static_cast<std::uint64_t>(select_ledger_.integer(0));
+      try {
+        entry.charge = parse_json(select_ledger_.text(1), "charge " + std::to_string(entry.number));
+      } catch (const ConfigError& error) {
+        database_->damaged(error.what());
+      }
+      entry.hash = select_ledger_.text(2);
+      entries.push_back(std::move(entry));
+    }
+    return entries;
+  }
+
+  void append_to_ledger(const LedgerEntry& entry) override {
+    insert_charge_.start().bind(static_cast<std::int64_t>(entry.number)).bind(entry.charge.dump()).bind(entry.hash).run();
+  }
+
+  std::string privacy_state() override { return meta(kPrivacyState).value_or(""); }
 
   void complete_round(const RoundReport& report) override {
     complete_.start().bind(to_json(report).dump()).bind(std::int64_t{report.round}).run();
@@ -311,6 +350,8 @@ class Journal : public Store {
   Statement select_clients_;
   Statement upsert_client_;
   Statement select_members_;
+  Statement select_ledger_;
+  Statement insert_charge_;
 };
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fl_core/round/types.h"
+#include "privacy/ledger/ledger.h"
 
 namespace fl {
 
@@ -22,6 +23,7 @@ struct CommittedRound {
   std::uint64_t server_steps = 0;           ///< Strategy::steps()
   Seconds virtual_seconds = 0;              ///< the transport's clock
   bool abandoned = false;                   ///< the round left the model as it was
+  std::string privacy_state;                ///< ServerMechanism::state() after the round; empty for none. Kept of the newest round only
 };
 
 /// One client of a deployed run, as the registry knows it.
@@ -59,6 +61,13 @@ class Store {
   /// Commits a round, its report so far, and what became of each member of its cohort. REQUIRES: committed.round is one
   /// above last_round(), or 0 for the first; report.round == committed.round.
   virtual void commit_round(const CommittedRound& committed, const RoundReport& report) = 0;
+
+  /// The privacy ledger, ascending.
+  virtual std::vector<LedgerEntry> ledger() = 0;
+  /// REQUIRES: next_entry() of what ledger() holds.
+  virtual void append_to_ledger(const LedgerEntry& entry) = 0;
+  /// The newest committed round's privacy_state.
+  virtual std::string privacy_state() = 0;
 
   /// Replaces the report of a committed round by its final form (evaluation included).
   virtual void complete_round(const RoundReport& report) = 0;

@@ -52,6 +52,7 @@ class BackOffice {
   StateFolder& state_;
   const ClientHooks& hooks_;
   Outputs outputs_;
+  std::shared_ptr<NoiseKeys> noise_keys_;
   Workbench workbench_;
   std::shared_ptr<std::atomic<bool>> job_stop_;
   // Last: joined first.

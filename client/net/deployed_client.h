@@ -9,6 +9,7 @@
 #include "client/net/client_event.h"
 #include "fl_core/base/error.h"
 #include "fl_core/wire/message.h"
+#include "privacy/noise/noise_keys.h"
 
 namespace fl {
 
@@ -27,6 +28,8 @@ struct ClientHooks {
   /// Draws from [0, 1) for waits between connections; default: the operating system's generator.
   std::function<double()> uniform;
   std::string software = "tributary";
+  /// Where the noise of a privacy promise comes from; default: SecureNoiseKeys. Tests put seeded ones.
+  std::shared_ptr<NoiseKeys> noise_keys;
 };
 
 /// A client of a deployed federation: connects, trains what it is asked to, delivers, reconnects, until it is stopped or (when

@@ -8,6 +8,9 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/human.h"
+#include "fl_core/base/sha256.h"
+#include "fl_core/wire/header.h"
+#include "privacy/mechanism/promise.h"
 
 namespace fl {
 namespace {
@@ -40,6 +43,7 @@ PlanCheck Workbench::prepare(const std::string& text, ClientId client) {
   model_.reset();
   trainer_.reset();
   codec_.reset();
+  privacy_.reset();
   client_ = client;
   PlanCheck check;
   try {
@@ -79,6 +83,13 @@ PlanCheck Workbench::build(const ClientPlan& plan) {
   check.model_bytes = model->layout()->size() * sizeof(float);
   codec_ = codecs().create(plan.codec, "codec");
   codec_name_ = codecs().name_of(plan.codec, "codec");
+  if (plan.privacy) {
+    privacy_ = std::make_unique<DevicePrivacy>(*plan.privacy, model->layout()->size(), keys_);
+    const std::string promise = plan_text(plan);
+    promise_ = sha256_hex(std::as_bytes(std::span(promise)));
+    participations_ = setting_of(*plan.privacy, model->layout()->size()).participations(static_cast<std::uint32_t>(plan.privacy->rounds));
+    check.promise = cleaned_text(plan.privacy->promise, 500);
+  }
   model_ = std::move(model);
   trainer_ = std::move(trainer);
   plan_ = plan;
@@ -95,9 +106,16 @@ std::optional<Message> Workbench::answer(const Message& task, const std::functio
                       static_cast<std::uint64_t>(plan_.seed),
                       plan_.client_holdout,
                       plan_.weighting == "uniform",
-                      plan_.weight_cap};
+                      plan_.weight_cap,
+                      privacy_.get()};
+  const bool costs = privacy_ && privacy_->releases_update() && task.type() == MessageType::train;
+  if (costs && log_.used(promise_) >= participations_) {
+    return encode_failure(task.round(), "client " + std::to_string(client_) + ": it has taken part " + std::to_string(participations_) + " times, as often as the privacy promise allows");
+  }
   ClientSession session(kit, client_, data_.shard);
-  return session.handle(task, should_stop);
+  std::optional<Message> answer = session.handle(task, should_stop);
+  if (costs && answer && answer->type() == MessageType::update) log_.add(promise_);
+  return answer;
 }
 
 }  // namespace fl

@@ -12,22 +12,15 @@ constexpr double kPi = 3.14159265358979323846;
 
 }  // namespace
 
-void LocalSgdOptions::fields(Fields& f) {
-  f.integer("epochs", epochs, {1, 100'000}, "passes over the client's examples; ignored when steps is set");
-  f.optional_integer("steps", steps, {1, 1'000'000'000}, "optimizer steps in a round, whatever the client's size; null: epochs count");
-  f.integer("batch_size", batch_size, {1, 1'000'000}, "examples in one step");
+void LearningRate::fields(Fields& f) {
   f.number("learning_rate", learning_rate, {0, 1e6}, "learning rate of the first round");
-  f.number("momentum", momentum, {0, 0.9999}, "momentum, reset every round");
-  f.flag("nesterov", nesterov, "Nesterov momentum");
-  f.number("weight_decay", weight_decay, {0, 1e3}, "L2 penalty added to the gradient");
-  f.optional_number("clip_norm", clip_norm, {0, 1e9, true}, "scales a batch's gradient down to this L2 norm");
   f.choice("schedule", schedule, {"constant", "exponential", "step", "cosine"}, "how the learning rate changes from round to round");
   f.number("decay", decay, {0, 1, true}, "exponential: factor a round; step: factor every decay_every rounds; cosine: final share");
   f.integer("decay_every", decay_every, {1, 1'000'000'000}, "rounds: of one step (step), or of the whole half period (cosine)");
   f.integer("warmup_rounds", warmup_rounds, {0, 1'000'000'000}, "rounds over which the rate grows linearly from learning_rate / (n + 1)");
 }
 
-double LocalSgdOptions::rate(std::uint32_t round) const {
+double LearningRate::rate(std::uint32_t round) const {
   const double done = static_cast<double>(round) - 1;
   const auto every = static_cast<double>(decay_every);
   double factor = 1;
@@ -36,6 +29,17 @@ double LocalSgdOptions::rate(std::uint32_t round) const {
   if (schedule == "cosine") factor = decay + (1 - decay) * 0.5 * (1 + std::cos(kPi * std::min(1.0, done / every)));
   if (done < static_cast<double>(warmup_rounds)) factor *= (done + 1) / (static_cast<double>(warmup_rounds) + 1);
   return learning_rate * factor;
+}
+
+void LocalSgdOptions::fields(Fields& f) {
+  f.integer("epochs", epochs, {1, 100'000}, "passes over the client's examples; ignored when steps is set");
+  f.optional_integer("steps", steps, {1, 1'000'000'000}, "optimizer steps in a round, whatever the client's size; null: epochs count");
+  f.integer("batch_size", batch_size, {1, 1'000'000}, "examples in one step");
+  LearningRate::fields(f);
+  f.number("momentum", momentum, {0, 0.9999}, "momentum, reset every round");
+  f.flag("nesterov", nesterov, "Nesterov momentum");
+  f.number("weight_decay", weight_decay, {0, 1e3}, "L2 penalty added to the gradient");
+  f.optional_number("clip_norm", clip_norm, {0, 1e9, true}, "scales a batch's gradient down to this L2 norm");
 }
 
 std::int64_t LocalSgd::examples_for(std::size_t shard_size) const {

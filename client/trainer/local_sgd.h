@@ -10,16 +10,9 @@
 
 namespace fl {
 
-/// Keys shared by all trainers that run mini-batch SGD.
-struct LocalSgdOptions {
-  std::int64_t epochs = 1;
-  std::optional<std::int64_t> steps;
-  std::int64_t batch_size = 10;
+/// The keys of a learning rate that changes from round to round.
+struct LearningRate {
   double learning_rate = 0.1;
-  double momentum = 0;
-  bool nesterov = false;
-  double weight_decay = 0;
-  std::optional<double> clip_norm;
   std::string schedule = "constant";
   double decay = 1;
   std::int64_t decay_every = 1;
@@ -28,6 +21,19 @@ struct LocalSgdOptions {
   void fields(Fields& f);
   /// The learning rate of a round (1, 2, …).
   double rate(std::uint32_t round) const;
+};
+
+/// Keys shared by all trainers that run mini-batch SGD.
+struct LocalSgdOptions : LearningRate {
+  std::int64_t epochs = 1;
+  std::optional<std::int64_t> steps;
+  std::int64_t batch_size = 10;
+  double momentum = 0;
+  bool nesterov = false;
+  double weight_decay = 0;
+  std::optional<double> clip_norm;
+
+  void fields(Fields& f);
 };
 
 /// Called with the weights and the fresh gradient before each step; FedProx and its kin correct the gradient here.

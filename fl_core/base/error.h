@@ -14,6 +14,7 @@ enum class ExitCode : int {
   training = 5,       ///< the federation could not go on (too many abandoned rounds)
   out_of_band = 6,    ///< the run ended, but outside the band its experiment expects (only with --check), or a replay differs
   nonconforming = 7,  ///< a client or server that was tested does not keep to the wire format (fl conformance)
+  budget = 8,         ///< the next round would break the privacy promise; the model of the last one is kept
   interrupted = 130,  ///< Ctrl-C or SIGTERM; the run can be resumed
 };
 
@@ -49,6 +50,13 @@ class TrainingError : public Error {
  public:
   using Error::Error;
   ExitCode exit_code() const noexcept override { return ExitCode::training; }
+};
+
+/// The next round would cost more privacy than was promised. What was released is on disk.
+class BudgetExhausted : public Error {
+ public:
+  using Error::Error;
+  ExitCode exit_code() const noexcept override { return ExitCode::budget; }
 };
 
 /// The user asked to stop. What was finished is on disk.

@@ -19,6 +19,7 @@ enum class Purpose : std::uint64_t {
   codec = 8,
   holdout = 9,
   evaluation = 10,
+  rotation = 11,
 };
 
 /// The one random source: a ChaCha20 key stream (RFC 8439 block function) whose key is the tuple
@@ -28,6 +29,8 @@ enum class Purpose : std::uint64_t {
 class Rng {
  public:
   Rng(std::uint64_t seed, Purpose purpose, std::uint64_t round = 0, std::uint64_t client = 0);
+  /// A stream that only a holder of the key can foresee: for draws that privacy counts on.
+  explicit Rng(const std::array<std::uint32_t, 8>& key) : key_(key) {}
 
   std::uint32_t next_u32();
   std::uint64_t next_u64();

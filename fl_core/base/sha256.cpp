@@ -3,6 +3,7 @@
 #include <openssl/evp.h>
 
 #include "fl_core/base/error.h"
+#include "fl_core/base/hex.h"
 
 namespace fl {
 
@@ -35,15 +36,7 @@ Sha256::Digest Sha256::finish() {
   return digest;
 }
 
-std::string Sha256::finish_hex() {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string hex;
-  for (const std::byte byte : finish()) {
-    hex.push_back(kDigits[std::to_integer<unsigned>(byte) >> 4]);
-    hex.push_back(kDigits[std::to_integer<unsigned>(byte) & 15]);
-  }
-  return hex;
-}
+std::string Sha256::finish_hex() { return to_hex(finish()); }
 
 std::string sha256_hex(std::span<const std::byte> bytes) { return Sha256().add(bytes).finish_hex(); }
 

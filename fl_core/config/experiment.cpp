@@ -30,6 +30,28 @@ void EvaluationOptions::fields(Fields& f) {
   f.number("client_holdout", client_holdout, {0, 0.9}, "share of each client's examples kept from training, for per-client evaluation");
 }
 
+void PrivacyOptions::fields(Fields& f) {
+  f.component("mechanism", mechanism, "mechanism", "who bounds updates and who adds which noise");
+  f.choice("unit", unit, {"client", "example"}, "whose record the promise protects: all of a client's data, or one example");
+  f.optional_number("epsilon", epsilon, {0, 1e6, true}, "the promise for all rounds: the noise follows from it; null: noise_multiplier is given");
+  f.optional_number("noise_multiplier", noise_multiplier, {0, 1e6}, "noise standard deviation over the clip norm; null: it follows from epsilon; 0: no noise and no privacy");
+  f.optional_number("delta", delta, {0, 0.5, true}, "chance that the promise fails; choose it below 1 / number of records");
+  f.choice("adjacency", adjacency, {"add_or_remove_one", "replace_one"}, "which data sets are neighbours");
+  f.choice("sampling", sampling, {"none", "poisson"}, "poisson: counts on the poisson sampler's secret cohorts; none: counts every client in every round it may take part in");
+  f.optional_number("sampling_rate", sampling_rate, {0, 1, true}, "poisson: each client's chance to take part in a round; null: round.cohort / number of clients");
+  f.component("accountant", accountant, "accountant", "how rounds are composed to one epsilon");
+  f.choice("randomness", randomness, {"secure", "seeded"}, "secure: from OpenSSL, never the same twice; seeded: from the experiment's seed, for simulations, NOT private");
+}
+
+void PrivacyOptions::check() const {
+  if (epsilon && noise_multiplier) {
+    bad_value("privacy.noise_multiplier", *noise_multiplier, "null when privacy.epsilon is given: the noise follows from it; leave one of the two out");
+  }
+  if (!epsilon && !noise_multiplier) bad_value("privacy.epsilon", nullptr, "a target, for instance 8, or a privacy.noise_multiplier instead");
+  if (!delta) bad_value("privacy.delta", nullptr, "a chance below 1 / number of records, for instance 1e-5");
+  if (sampling_rate && sampling != "poisson") bad_value("privacy.sampling_rate", *sampling_rate, "null unless privacy.sampling is \"poisson\"");
+}
+
 void DeviceOptions::fields(Fields& f) {
   f.number("examples_per_s", examples_per_s, {0, 1e12, true}, "training speed of the median device", "1/s");
   f.number("speed_spread", speed_spread, {0, 5}, "sigma of the log-normal factor between devices; 0 makes all alike");
@@ -60,6 +82,10 @@ void Experiment::fields(Fields& f) {
   f.group("round", [&](Fields& g) { round.fields(g); }, "one round");
   f.group("evaluation", [&](Fields& g) { evaluation.fields(g); }, "what is measured, and when");
   f.components("observers", observers, "observer", "what looks at each round (early stopping)");
+  bool has_privacy = privacy.has_value();
+  PrivacyOptions privacy_options = privacy.value_or(PrivacyOptions{});
+  f.optional_group("privacy", has_privacy, [&](Fields& g) { privacy_options.fields(g); }, "a promise of differential privacy; null: none");
+  privacy = has_privacy ? std::optional(privacy_options) : std::nullopt;
   bool has_devices = devices.has_value();
   DeviceOptions device_options = devices.value_or(DeviceOptions{});
   f.optional_group("devices", has_devices, [&](Fields& g) { device_options.fields(g); },
@@ -91,6 +117,7 @@ void check_together(const Experiment& e) {
     bad_value("evaluation.client_holdout", e.evaluation.client_holdout,
               "a share above 0, because evaluation.per_client_every asks for per-client evaluation");
   }
+  if (e.privacy) e.privacy->check();
   if (e.expect && e.expect->low > e.expect->high) bad_value("expect.low", e.expect->low, "at most expect.high");
 }
 

@@ -37,6 +37,24 @@ struct EvaluationOptions {
   void fields(Fields& f);
 };
 
+/// A promise of differential privacy; privacy/mechanism/promise.h keeps it.
+struct PrivacyOptions {
+  nlohmann::json mechanism = {{"name", "central_gaussian"}};
+  std::string unit = "client";
+  std::optional<double> epsilon;
+  std::optional<double> noise_multiplier;
+  std::optional<double> delta;
+  std::string adjacency = "add_or_remove_one";
+  std::string sampling = "none";
+  std::optional<double> sampling_rate;
+  nlohmann::json accountant = {{"name", "pld"}};
+  std::string randomness = "secure";
+
+  void fields(Fields& f);
+  /// Rules that need nothing but the section. Throws ConfigError.
+  void check() const;
+};
+
 /// How fast and how reliable simulated devices are. Deployed devices ignore it.
 struct DeviceOptions {
   double examples_per_s = 1000;
@@ -74,6 +92,7 @@ struct Experiment {
   nlohmann::json observers = nlohmann::json::array();
   RoundOptions round;
   EvaluationOptions evaluation;
+  std::optional<PrivacyOptions> privacy;
   std::optional<DeviceOptions> devices;
   std::optional<Expectation> expect;
 

@@ -17,6 +17,22 @@ std::string shape_text(const ExampleShape& shape) {
   return text;
 }
 
+void PrivacyPlan::fields(Fields& f) {
+  constexpr std::int64_t kMost = INT64_C(1) << 40;
+  f.component("mechanism", mechanism, "mechanism", "who bounds updates and who adds which noise");
+  f.number("noise_multiplier", noise_multiplier, {0, 1e6}, "noise standard deviation over the clip norm");
+  f.number("cohort", cohort, {0, 1e12, true}, "expected clients of a round");
+  f.integer("max_cohort", max_cohort, {1, kMost}, "the most updates of a round");
+  f.integer("minimum_cohort", minimum_cohort, {1, kMost}, "the fewest updates of a round that is released");
+  f.integer("rounds", rounds, {1, 10'000'000}, "planned rounds");
+  f.integer("separation", separation, {1, kMost}, "rounds from one participation to the next, at least");
+  f.integer("example_steps", example_steps, {0, 1'000'000'000}, "steps of private training in a round");
+  f.integer("bound_bits", bound_bits, {-10, 16}, "round.update_bound_bits");
+  f.choice("adjacency", adjacency, {"add_or_remove_one", "replace_one"}, "which data sets are neighbours");
+  f.choice("randomness", randomness, {"secure", "seeded"}, "where noise comes from");
+  f.text("promise", promise, "what is promised, in words");
+}
+
 void ClientPlan::fields(Fields& f) {
   f.component("model", model, "model", "what is trained");
   f.component("trainer", trainer, "trainer", "how a client trains");
@@ -26,6 +42,10 @@ void ClientPlan::fields(Fields& f) {
   f.integer("weight_cap", weight_cap, {1, INT64_C(1) << 40}, "examples that a client may count for");
   f.number("client_holdout", client_holdout, {0, 0.9}, "share of the local examples kept for evaluation");
   f.group("shape", [&](Fields& g) { shape_fields(g, shape); }, "of the examples");
+  bool has_privacy = privacy.has_value();
+  PrivacyPlan privacy_plan = privacy.value_or(PrivacyPlan{});
+  f.optional_group("privacy", has_privacy, [&](Fields& g) { privacy_plan.fields(g); }, "the device's part of a privacy promise");
+  privacy = has_privacy ? std::optional(privacy_plan) : std::nullopt;
 }
 
 ClientPlan plan_of(const Experiment& experiment, const ExampleShape& shape) {
@@ -43,7 +63,9 @@ ClientPlan plan_of(const Experiment& experiment, const ExampleShape& shape) {
 
 std::string plan_text(const ClientPlan& plan) {
   ClientPlan copy = plan;
-  return write_fields([&](Fields& f) { copy.fields(f); }).dump();
+  nlohmann::json document = write_fields([&](Fields& f) { copy.fields(f); });
+  if (!copy.privacy) document.erase("privacy");
+  return document.dump();
 }
 
 ClientPlan parse_plan(const std::string& text) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,24 @@
 #include "fl_core/ml/dataset.h"
 
 namespace fl {
+
+/// A device's part of a promise of differential privacy: enough to rebuild the mechanism and to know what is promised.
+struct PrivacyPlan {
+  nlohmann::json mechanism;
+  double noise_multiplier = 0;
+  double cohort = 1;                 ///< these six as in PrivacySetting
+  std::int64_t max_cohort = 1;
+  std::int64_t minimum_cohort = 1;
+  std::int64_t rounds = 1;
+  std::int64_t separation = 1;
+  std::int64_t example_steps = 0;
+  std::int64_t bound_bits = 6;
+  std::string adjacency = "add_or_remove_one";
+  std::string randomness = "secure";
+  std::string promise;               ///< in words, for the device's owner
+
+  void fields(Fields& f);
+};
 
 /// The part of an experiment that a deployed client must know; the server sends it as JSON in its welcome. It is data: a
 /// model is a list of stages, a component is a name with options, and both are validated before they are used.
@@ -21,12 +40,13 @@ struct ClientPlan {
   std::int64_t weight_cap = 65535;
   double client_holdout = 0;
   ExampleShape shape;  ///< of the examples that the model was built for
+  std::optional<PrivacyPlan> privacy;
 
   void fields(Fields& f);
 };
 
 ClientPlan plan_of(const Experiment& experiment, const ExampleShape& shape);
-/// One line of JSON; the same plan gives the same text.
+/// One line of JSON; the same plan gives the same text. Without privacy the key is left out, as it was before there was any.
 std::string plan_text(const ClientPlan& plan);
 /// Throws ConfigError "the server's plan: …": the text comes from a peer, and may name components that this build lacks.
 ClientPlan parse_plan(const std::string& text);

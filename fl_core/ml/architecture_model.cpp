@@ -8,6 +8,7 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/config/json_reader.h"
+#include "fl_core/ml/ghost_network.h"
 #include "fl_core/ml/torch_model.h"
 
 namespace fl {
@@ -132,6 +133,8 @@ class ArchitectureModel final : public TorchModel {
     operations_ = build(architecture_->stages);
   }
 
+  std::size_t clipped_backward(const Batch& batch, double clip_norm, Rng& rng) override;
+
  private:
   Tensor forward(Tensor inputs, ForwardContext& context) override { return run(operations_, std::move(inputs), context); }
 
@@ -142,7 +145,18 @@ class ArchitectureModel final : public TorchModel {
 
   std::shared_ptr<const Architecture> architecture_;
   Operations operations_;
+  std::optional<ghost::Network> by_example_;  ///< made when it is first needed
 };
+
+std::size_t ArchitectureModel::clipped_backward(const Batch& batch, double clip_norm, Rng& rng) {
+  FL_CHECK(!batch.labels.empty(), "clipped_backward on an empty batch");
+  if (!by_example_) {
+    by_example_.emplace(*architecture_, ghost::SlotViews{[this](std::size_t slot) { return weight_view(slot); },
+                                                         [this](std::size_t slot) { return gradient_view(slot); }});
+  }
+  ForwardContext context{true, rng};
+  return by_example_->clipped_backward(inputs_of(batch), batch.labels, clip_norm, context);
+}
 
 /// The stage's slots as tensors: weights record gradients, statistics do not.
 std::vector<Tensor> ArchitectureModel::parameters(const StageSpec& stage) {

@@ -40,13 +40,17 @@ bool draws_globally(const torch::nn::Module& module) {
 
 torch::Tensor dropout(const torch::Tensor& input, double probability, ForwardContext& context) {
   if (!context.training || probability == 0) return input;
+  return input * dropout_mask(input.sizes(), probability, context.rng);
+}
+
+torch::Tensor dropout_mask(at::IntArrayRef sizes, double probability, Rng& rng) {
   const std::uint64_t limit = drop_below(probability);
   const float scale = static_cast<float>(1 / (1 - probability));
-  const torch::Tensor mask = torch::empty(input.sizes(), torch::kFloat);
+  torch::Tensor mask = torch::empty(sizes, torch::kFloat);
   float* const values = mask.data_ptr<float>();
   const std::int64_t count = mask.numel();
-  for (std::int64_t i = 0; i < count; ++i) values[i] = context.rng.next_u32() < limit ? 0.0F : scale;
-  return input * mask;
+  for (std::int64_t i = 0; i < count; ++i) values[i] = rng.next_u32() < limit ? 0.0F : scale;
+  return mask;
 }
 
 TorchModel::TorchModel(SharedLayout layout, ExampleShape shape, std::string name)
@@ -76,12 +80,15 @@ void TorchModel::collect_from(std::size_t slot, torch::Tensor parameter) {
   collected_.push_back({std::move(parameter), gradient_view(slot), weights});
 }
 
-torch::Tensor TorchModel::logits_of(const Batch& batch, ForwardContext& context) {
+torch::Tensor TorchModel::inputs_of(const Batch& batch) {
   FL_CHECK(batch.inputs.size() == batch.labels.size() * shape_.input_size(), "a batch whose inputs and labels disagree");
   input_sizes_[0] = static_cast<std::int64_t>(batch.labels.size());
   // from_blob wants a mutable pointer; nothing writes through it, since an input is never changed in place.
-  torch::Tensor inputs = torch::from_blob(const_cast<float*>(batch.inputs.data()), input_sizes_, torch::kFloat);
-  torch::Tensor logits = forward(std::move(inputs), context);
+  return torch::from_blob(const_cast<float*>(batch.inputs.data()), input_sizes_, torch::kFloat);
+}
+
+torch::Tensor TorchModel::logits_of(const Batch& batch, ForwardContext& context) {
+  torch::Tensor logits = forward(inputs_of(batch), context);
   if (logits.dim() != 2 || logits.size(0) != input_sizes_[0] || logits.size(1) != shape_.classes) {
     throw ConfigError("model '" + name_ + "': its forward pass gives " + text(logits.sizes()) + ", expected [rows, classes] = [" +
                       std::to_string(input_sizes_[0]) + ", " + std::to_string(shape_.classes) + "]");

@@ -22,6 +22,8 @@ struct ForwardContext {
 /// Inverted dropout from the keyed generator: in training each element becomes 0 with `probability` (a multiple of
 /// 2^-32), the others are divided by 1 - probability; in evaluation `input` itself. One draw an element, in memory order.
 torch::Tensor dropout(const torch::Tensor& input, double probability, ForwardContext& context);
+/// What dropout multiplies with in training: 0, or 1 / (1 - probability).
+torch::Tensor dropout_mask(at::IntArrayRef sizes, double probability, Rng& rng);
 
 /// A model that LibTorch runs: everything but forward(). The layout's tensors are views into one aligned array of weights,
 /// so an optimizer moves the network by moving floats. Gradients end in a second array: autograd hands each one over as a
@@ -44,6 +46,8 @@ class TorchModel : public Model {
   /// Inputs [rows, shape.input…] (token ids come as floats) -> logits [rows, classes]. In training gradients are recorded.
   virtual torch::Tensor forward(torch::Tensor inputs, ForwardContext& context) = 0;
 
+  /// The batch's inputs as a tensor [rows, shape.input…] that views them. Nothing may write to it.
+  torch::Tensor inputs_of(const Batch& batch);
   /// A new view of slot i's weights, which records no gradient.
   torch::Tensor weight_view(std::size_t slot);
   /// A new view of where slot i's gradient ends. REQUIRES: a weight slot.

@@ -10,6 +10,7 @@
 #include "fl_core/config/json_reader.h"
 #include "fl_core/net/pki_store.h"
 #include "fl_core/net/pki_x509.h"
+#include "fl_core/net/random.h"
 
 namespace fl {
 namespace {
@@ -288,7 +289,7 @@ std::string Authority::make_token(const std::string& name, std::int64_t valid_fo
   }
   Change change(folder_);
   check_free(change, name, CertificateRole::client);
-  const IndexToken token{name, pki::random_hex(kTokenBytes), change.now + valid_for_s, 0};
+  const IndexToken token{name, random_hex(kTokenBytes), change.now + valid_for_s, 0};
   std::erase_if(change.index.tokens, [&](const IndexToken& one) { return one.name == name; });
   change.index.tokens.push_back(token);
   pki::write_index(folder_, change.index);

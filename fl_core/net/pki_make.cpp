@@ -9,6 +9,7 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
+#include "fl_core/base/hex.h"
 #include "fl_core/net/pki_x509.h"
 
 namespace fl::pki {
@@ -121,25 +122,9 @@ void require(bool ok, const char* what) {
 
 void clear_errors() { ERR_clear_error(); }
 
-std::string to_hex(std::span<const unsigned char> bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string hex;
-  for (const unsigned char byte : bytes) {
-    hex.push_back(kDigits[byte >> 4U]);
-    hex.push_back(kDigits[byte & 15U]);
-  }
-  return hex;
-}
+std::string to_hex(std::span<const unsigned char> bytes) { return fl::to_hex(std::as_bytes(bytes)); }
 
 Key make_key() { return Key(require_made(EVP_EC_gen("P-256"), "EVP_EC_gen")); }
-
-std::string random_hex(std::size_t size) {
-  std::vector<unsigned char> bytes(size);
-  require(RAND_bytes(bytes.data(), static_cast<int>(size)) == 1, "RAND_bytes");
-  std::string hex = to_hex(bytes);
-  OPENSSL_cleanse(bytes.data(), bytes.size());
-  return hex;
-}
 
 std::string make_serial() {
   std::array<unsigned char, 16> bytes{};

@@ -69,8 +69,6 @@ struct CertificatePlan {
 Key make_key();
 /// A positive number of 126 random bits, always 32 hexadecimal digits.
 std::string make_serial();
-/// `size` bytes from OpenSSL's generator in lower-case hexadecimal.
-std::string random_hex(std::size_t size);
 
 /// `signer` null: signed by its own key, which must be `key`.
 Certificate make_certificate(const CertificatePlan& plan, EVP_PKEY* key, const Signer* signer);

@@ -15,13 +15,16 @@ constexpr std::size_t kBlock = 16 * 1024;
 
 }  // namespace
 
-ExactSum::ExactSum(std::size_t size, std::uint64_t max_terms, int bound_bits)
-    : sums_(size), max_terms_(max_terms), bound_bits_(bound_bits) {
+ExactSum::ExactSum(std::size_t size, std::uint64_t max_terms, int bound_bits, int coarser)
+    : sums_(size), max_terms_(max_terms), bound_bits_(bound_bits), shift_(shift_of(max_terms, bound_bits, coarser)) {}
+
+int ExactSum::shift_of(std::uint64_t max_terms, int bound_bits, int coarser) {
   FL_CHECK(max_terms >= 1 && max_terms <= (1ULL << 32), "ExactSum takes 1 to 2^32 terms");
   FL_CHECK(bound_bits >= -20 && bound_bits <= 20, "ExactSum's bound is 2^-20 to 2^20");
+  FL_CHECK(coarser >= 0 && coarser <= 60, "ExactSum gives up 0 to 60 bits");
   const int term_bits = bound_bits + kWeightBits;
   const int log2_terms = static_cast<int>(std::bit_width(max_terms - 1));
-  shift_ = std::min(51 - term_bits, 63 - term_bits - log2_terms);
+  return std::min(51 - term_bits, 63 - term_bits - log2_terms) - coarser;
 }
 
 ExactSumError ExactSum::add(std::span<const float> values, std::uint32_t weight) {
@@ -51,6 +54,12 @@ void ExactSum::subtract(std::span<const float> values, std::uint32_t weight) {
   total_weight_ -= weight;
 }
 
+void ExactSum::add_integers(std::size_t first, std::span<const std::int64_t> values) {
+  FL_CHECK(first <= size() && values.size() <= size() - first, "ExactSum::add_integers: beyond the end");
+  std::int64_t* const sums = sums_.data() + first;
+  for (std::size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
+}
+
 void ExactSum::merge(const ExactSum& other) {
   FL_CHECK(other.size() == size() && other.shift_ == shift_ && other.bound_bits_ == bound_bits_, "ExactSum::merge: unlike sums");
   FL_CHECK(terms_ + other.terms_ <= max_terms_, "ExactSum::merge: more terms than announced");
@@ -63,6 +72,12 @@ void ExactSum::mean(std::span<float> out) const {
   FL_CHECK(out.size() == size() && terms_ > 0, "ExactSum::mean: nothing was added");
   const double divisor = std::ldexp(static_cast<double>(total_weight_), shift_);
   for (std::size_t i = 0; i < size(); ++i) out[i] = static_cast<float>(static_cast<double>(sums_[i]) / divisor);
+}
+
+void ExactSum::quotient(double divisor, std::span<float> out) const {
+  FL_CHECK(out.size() == size() && divisor > 0, "ExactSum::quotient: wrong length or divisor");
+  const double unit = std::ldexp(1.0, -shift_);
+  for (std::size_t i = 0; i < size(); ++i) out[i] = static_cast<float>(static_cast<double>(sums_[i]) * unit / divisor);
 }
 
 void ExactSum::clear() {

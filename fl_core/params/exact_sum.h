@@ -22,25 +22,38 @@ enum class ExactSumError : std::uint8_t {
 /// otherwise. The product is exact in double (24-bit significand × 16 bits × a power of two) before its one rounding, so
 /// fused multiply-add cannot change a bit. s is chosen so that neither a term (< 2^51, the rounding trick's limit) nor the
 /// sum of `max_terms` terms can overflow. Resolution: one unit is 2^-s / weight.
+///
+/// Terms of weight at most kHalfWeight leave half of the range free. What fits there may be added as integers of the sum's
+/// own grid (noise, see add_integers), and is then as exact and as free of order as everything else.
 class ExactSum {
  public:
   static constexpr int kWeightBits = 16;
   static constexpr std::uint32_t kMaxWeight = (1U << kWeightBits) - 1;
+  static constexpr std::uint32_t kHalfWeight = 1U << (kWeightBits - 1);
   static constexpr int kDefaultBoundBits = 6;
 
-  /// `size` coordinates, at most `max_terms` terms (1 … 2^32), |value| < 2^bound_bits (-20 … 20).
-  ExactSum(std::size_t size, std::uint64_t max_terms, int bound_bits = kDefaultBoundBits);
+  /// `size` coordinates, at most `max_terms` terms (1 … 2^32), |value| < 2^bound_bits (-20 … 20). `coarser` (0 … 60) takes so
+  /// many bits of resolution away, which leaves as many more for integers.
+  ExactSum(std::size_t size, std::uint64_t max_terms, int bound_bits = kDefaultBoundBits, int coarser = 0);
+  /// The s of such a sum.
+  static int shift_of(std::uint64_t max_terms, int bound_bits, int coarser = 0);
 
   /// Adds value[i]·weight for all i, or nothing. REQUIRES: values.size() == size(), 1 <= weight <= kMaxWeight, and no more
   /// than max_terms terms in all (FL_CHECK: these are the caller's, not the peer's).
   ExactSumError add(std::span<const float> values, std::uint32_t weight);
   /// Takes a term out again, bit for bit. REQUIRES: it was added.
   void subtract(std::span<const float> values, std::uint32_t weight);
+  /// sum[first + i] += values[i]: integers of 2^-s each, no term. REQUIRES: they fit; with terms of weight at most kHalfWeight
+  /// everything does whose magnitude, over all calls since the last clear(), stays below 2^62.
+  void add_integers(std::size_t first, std::span<const std::int64_t> values);
   /// Adds another sum of the same size, bound and max_terms.
   void merge(const ExactSum& other);
   /// out[i] = (float)(sum[i] / (Σ weight · 2^s)): one division in double, one rounding to float. REQUIRES: terms() > 0.
   void mean(std::span<float> out) const;
-  /// Forgets all terms.
+  /// out[i] = (float)(sum[i] · 2^-s / divisor), in double, also without terms: a mean over a number that is public, with the
+  /// terms' weight in it. REQUIRES: divisor > 0.
+  void quotient(double divisor, std::span<float> out) const;
+  /// Forgets all terms and integers.
   void clear();
 
   std::size_t size() const { return sums_.size(); }

@@ -72,6 +72,41 @@ void read_list(const json& report, const char* key, std::vector<double>& out) {
   for (const json& value : *place) out.push_back(to_double(value, path_of(key)));
 }
 
+json describe_privacy(const PrivacyReport& privacy) {
+  json object = {{"epsilon", number_or_null(privacy.epsilon)},
+                 {"delta", privacy.delta},
+                 {"clip_norm", privacy.clip_norm},
+                 {"noise_stddev", privacy.noise_stddev},
+                 {"private", privacy.is_private},
+                 {"cohort_is_secret", privacy.cohort_is_secret}};
+  if (privacy.epsilon_left) object["epsilon_left"] = number_or_null(*privacy.epsilon_left);
+  if (privacy.clipped_fraction) object["clipped_fraction"] = number_or_null(*privacy.clipped_fraction);
+  if (privacy.signal_to_noise) object["signal_to_noise"] = number_or_null(*privacy.signal_to_noise);
+  return object;
+}
+
+bool read_flag(const json& object, const char* key) {
+  const json& value = required(object, key);
+  if (!value.is_boolean()) bad_value(path_of(key), value, "true or false");
+  return value.get<bool>();
+}
+
+PrivacyReport read_privacy(const json& object) {
+  if (!object.is_object()) bad_value(path_of("privacy"), object, "an object");
+  PrivacyReport privacy;
+  read_double(object, "epsilon", privacy.epsilon);
+  if (std::isnan(privacy.epsilon)) privacy.epsilon = std::numeric_limits<double>::infinity();
+  read_double(object, "delta", privacy.delta);
+  read_double(object, "clip_norm", privacy.clip_norm);
+  read_double(object, "noise_stddev", privacy.noise_stddev);
+  read_optional(object, "epsilon_left", privacy.epsilon_left);
+  read_optional(object, "clipped_fraction", privacy.clipped_fraction);
+  read_optional(object, "signal_to_noise", privacy.signal_to_noise);
+  privacy.is_private = read_flag(object, "private");
+  privacy.cohort_is_secret = read_flag(object, "cohort_is_secret");
+  return privacy;
+}
+
 std::vector<ClientOutcome> read_cohort(const json& report) {
   const json& cohort = required(report, "cohort");
   const bool lists = cohort.is_object() && cohort.contains("clients") && cohort.contains("outcomes") &&
@@ -103,6 +138,16 @@ std::size_t RoundReport::count(Outcome outcome) const {
       cohort.begin(), cohort.end(), [outcome](const ClientOutcome& member) { return member.outcome == outcome; }));
 }
 
+RoundReport published(const RoundReport& report) {
+  RoundReport open = report;
+  if (!report.privacy || !report.privacy->cohort_is_secret) return open;
+  open.cohort.clear();
+  open.bytes_down = 0;
+  open.bytes_up = 0;
+  open.virtual_seconds = std::numeric_limits<double>::quiet_NaN();  // it tells when the slowest of the cohort was done
+  return open;
+}
+
 json to_json(const RoundReport& report) {
   json outcomes = json::object();
   json clients = json::array();
@@ -130,6 +175,7 @@ json to_json(const RoundReport& report) {
                {"virtual_seconds", number_or_null(report.virtual_seconds)},
                {"wall_seconds", number_or_null(report.wall_seconds)},
                {"wall_seconds_evaluation", number_or_null(report.wall_seconds_evaluation)}};
+  if (report.privacy) line["privacy"] = describe_privacy(*report.privacy);
   if (report.accuracy) line["accuracy"] = number_or_null(*report.accuracy);
   if (report.loss) line["loss"] = number_or_null(*report.loss);
   if (!report.class_accuracy.empty()) line["class_accuracy"] = numbers_or_nulls(report.class_accuracy);
@@ -142,9 +188,7 @@ RoundReport report_from_json(const json& line) {
   RoundReport report;
   read_integer(line, "round", report.round);
   read_integer(line, "model_version", report.model_version);
-  const json& abandoned = required(line, "abandoned");
-  if (!abandoned.is_boolean()) bad_value(path_of("abandoned"), abandoned, "true or false");
-  report.abandoned = abandoned.get<bool>();
+  report.abandoned = read_flag(line, "abandoned");
   report.cohort = read_cohort(line);
   read_integer(line, "bytes_down", report.bytes_down);
   read_integer(line, "bytes_up", report.bytes_up);
@@ -155,6 +199,7 @@ RoundReport report_from_json(const json& line) {
   read_double(line, "virtual_seconds", report.virtual_seconds);
   read_double(line, "wall_seconds", report.wall_seconds);
   read_double(line, "wall_seconds_evaluation", report.wall_seconds_evaluation);
+  if (line.contains("privacy")) report.privacy = read_privacy(line["privacy"]);
   read_optional(line, "accuracy", report.accuracy);
   read_optional(line, "loss", report.loss);
   read_list(line, "class_accuracy", report.class_accuracy);

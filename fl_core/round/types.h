@@ -80,6 +80,19 @@ struct Aggregate {
   std::uint64_t contributors = 0;
 };
 
+/// What a round cost and did for a promise of differential privacy.
+struct PrivacyReport {
+  double epsilon = 0;                      ///< spent so far, this round included; infinite without noise
+  std::optional<double> epsilon_left;      ///< of the promised ε; nothing when noise was set instead
+  double delta = 0;
+  double clip_norm = 0;                    ///< L2 bound on an update in this round; 0: the server bounds none
+  std::optional<double> clipped_fraction;  ///< noisy share of clipped updates, where a mechanism pays for it
+  double noise_stddev = 0;                 ///< of the noise on one coordinate of the mean; 0 where devices add it
+  std::optional<double> signal_to_noise;   ///< estimated L2 norm of the mean update over that of its noise
+  bool is_private = false;                 ///< false: noise from a seed, or none
+  bool cohort_is_secret = false;           ///< who took part, and all counts of it, must not be published
+};
+
 /// What one round did; everything in it is the same for any number of workers, except the wall seconds.
 struct RoundReport {
   std::uint32_t round = 0;
@@ -100,10 +113,15 @@ struct RoundReport {
   std::vector<double> class_accuracy;       ///< one a class
   std::vector<double> client_accuracy;      ///< per-client evaluation, ascending; empty when not done this round
 
+  std::optional<PrivacyReport> privacy;     ///< only in runs with a promise
+
   std::size_t count(Outcome outcome) const;
 };
 
-/// The report as one line of metrics.jsonl, and back (resume reads them from the journal).
+/// The report as it may be shown outside the journal: where the cohort is secret, without it and without what tells of it.
+RoundReport published(const RoundReport& report);
+
+/// The report as one line of metrics.jsonl, and back (resume reads them from the journal). What published() withheld is null.
 nlohmann::json to_json(const RoundReport& report);
 RoundReport report_from_json(const nlohmann::json& json);
 

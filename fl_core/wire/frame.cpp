@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "fl_core/base/error.h"
+#include "fl_core/base/hex.h"
 #include "fl_core/base/sha256.h"
 #include "fl_core/wire/limits.h"
 
@@ -113,15 +114,7 @@ Frame::Frame(FrameHeader fixed, SharedBuffer header_bytes, SharedBuffer body_byt
   head.body_bytes = static_cast<std::uint32_t>(body.size());
 }
 
-std::string BlobReference::hex() const {
-  constexpr const char* kDigits = "0123456789abcdef";
-  std::string text;
-  for (const std::byte byte : sha256) {
-    text += kDigits[std::to_integer<unsigned>(byte) >> 4U];
-    text += kDigits[std::to_integer<unsigned>(byte) & 15U];
-  }
-  return text;
-}
+std::string BlobReference::hex() const { return to_hex(sha256); }
 
 SharedBuffer encode_blob_reference(const BlobReference& reference) {
   std::array<std::byte, kBlobReferenceBytes> bytes{};

@@ -34,6 +34,10 @@ using EventsOf = std::function<std::vector<PrivacyEvent>(double noise_multiplier
 /// Throws ConfigError when no multiplier up to 1e6 is enough.
 double calibrate(const Accountant& accountant, const EventsOf& events, double epsilon, double delta, Adjacency adjacency);
 
+/// What every accountant asks of its input: throws ConfigError "privacy event: …" for a sampling rate outside 0 to 1, and for a noise
+/// multiplier, a standard deviation or a bound that is negative or not a number.
+void check_events(std::span<const PrivacyEvent> events);
+
 /// "add_or_remove_one", "replace_one".
 const char* adjacency_name(Adjacency adjacency);
 /// REQUIRES: one of the two names.

@@ -10,6 +10,7 @@
 
 #include "fl_core/config/json_reader.h"
 #include "fl_core/ml/torch_runtime.h"
+#include "privacy/mechanism/promise.h"
 #include "simulations/cli/command.h"
 #include "simulations/cli/run_view.h"
 #include "simulations/simulation.h"
@@ -70,6 +71,17 @@ Prepared prepare_from(Experiment experiment, const std::string& source) {
   }
 }
 
+namespace {
+
+std::string promise_line(const Promise& promise) {
+  const std::uint32_t rounds = promise.setting().rounds;
+  std::string text = "privacy after " + human_count(rounds) + " rounds: " + promise.sentence(promise.epsilon_after(rounds));
+  if (const auto fit = promise.rounds_that_fit()) text += "; " + human_count(*fit) + " rounds fit into the budget";
+  return text;
+}
+
+}  // namespace
+
 ExitCode run_and_show(const nlohmann::json& document, const std::string& source, const RunRequest& request,
                       nlohmann::json* summary_out) {
   watch_signals();
@@ -92,6 +104,8 @@ ExitCode run_and_show(const nlohmann::json& document, const std::string& source,
   options.resume = request.resume;
   options.versions = &noted;
   options.worker_setup = limit_threads_of_this_worker;
+  if (prepared.experiment.privacy) view.progress().say("accounting for privacy …");
+  options.on_promise = [&](const Promise& promise) { view.progress().say(promise_line(promise)); };
   options.on_round = [&](const RoundReport& report) { view.round(report); };
   options.on_progress = [&](std::uint32_t round, std::size_t answered, std::size_t asked) { view.arrival(round, answered, asked); };
   options.should_stop = stop_requested;

@@ -1,9 +1,6 @@
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <cstdio>
-#include <exception>
-#include <new>
 
+#include "fl_core/base/program.h"
 #include "fl_core/config/json_reader.h"
 #include "simulations/cli/command.h"
 
@@ -52,7 +49,7 @@ fl::ConfigError usage_error(const CLI::App& app, const CLI::ParseError& error, i
   return fl::ConfigError(name + ": there is no option '" + word + "'" + fl::nearest_hint(word, options));
 }
 
-int run(int argc, char** argv) {
+fl::ExitCode run(int argc, char** argv) {
   CLI::App app{kAbout, "fl"};
   app.require_subcommand(1);
   app.set_version_flag("--version", FL_VERSION);
@@ -73,31 +70,14 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() != 0) throw usage_error(app, error, argc, argv);
-    return app.exit(error);  // --help and --version
+    app.exit(error);  // prints --help and --version
+    return fl::ExitCode::ok;
   }
-  const fl::ExitCode code = action();
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw fl::IoError("cannot write to standard output; is its disk full?");
-  return static_cast<int>(code);
-}
-
-int fail(std::string message, fl::ExitCode code) {
-  // An error is one line, whatever a library or a file put into it.
-  std::replace_if(message.begin(), message.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, ' ');
-  std::fprintf(stderr, "fl: %s\n", message.c_str());
-  return static_cast<int>(code);
+  return action();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const fl::Error& error) {
-    return fail(error.what(), error.exit_code());
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory; use fewer --workers, a smaller model or a smaller batch ('fl plan' says what is needed)",
-                fl::ExitCode::io);
-  } catch (const std::exception& error) {
-    return fail(std::string("unexpected error: ") + error.what(), fl::ExitCode::bug);
-  }
+  return fl::run_program("fl", "use fewer --workers, a smaller model or a smaller batch ('fl plan' says what is needed)", [&] { return run(argc, argv); });
 }

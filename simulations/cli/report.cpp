@@ -101,7 +101,7 @@ std::string render_report(const std::vector<RunData>& runs) {
       "initial-scale=1\"/><title>" +
       report::escape(title) + " – Tributary</title><style>" + report::kStyle + "</style></head>\n<body><main>\n";
   for (const auto& part :
-       {report::header_section, report::curves_section, report::numbers_section, report::differences_section,
+       {report::header_section, report::curves_section, report::privacy_section, report::numbers_section, report::differences_section,
         report::classes_section, report::clients_section, report::outcomes_section, report::partition_section,
         report::cost_section, report::rounds_section, report::experiments_section}) {
     out += part(views);

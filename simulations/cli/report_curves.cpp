@@ -152,6 +152,28 @@ std::string cost_section(const std::vector<View>& views) {
   return section("cost", "Traffic and time", grid(figures));
 }
 
+std::string privacy_section(const std::vector<View>& views) {
+  const auto of_privacy = [](auto value) {
+    return by_round([value](const RoundReport& report) -> std::optional<double> {
+      if (!report.privacy) return std::nullopt;
+      return value(*report.privacy);
+    });
+  };
+  LineChart spent = frame_of("epsilon", "Privacy spent (ε)", Unit::plain), signal = frame_of("signal-to-noise", "Signal to noise of the mean update", Unit::plain),
+            clip = frame_of("clip-norm", "Clip norm (L2)", Unit::plain), clipped = frame_of("clipped", "Updates that were clipped (noisy)", Unit::percent);
+  spent.from_zero = signal.from_zero = clip.from_zero = true;
+  std::string words;
+  for (const View& view : views) {
+    const std::string sentence = text_at(view.data->run, "privacy.sentence");
+    if (!sentence.empty()) words += "<p>" + (views.size() > 1 ? "<strong>" + escape(view.label) + "</strong>: " : "") + escape(sentence) + "</p>\n";
+  }
+  const std::string charts = draw(views, spent, {{"epsilon", "ε", of_privacy([](const PrivacyReport& p) { return std::optional(p.epsilon); })}}) +
+                             draw(views, signal, {{"signal-to-noise", "signal to noise", of_privacy([](const PrivacyReport& p) { return p.signal_to_noise; })}}) +
+                             draw(views, clip, {{"clip-norm", "clip norm", of_privacy([](const PrivacyReport& p) { return p.clip_norm > 0 ? std::optional(p.clip_norm) : std::nullopt; })}}) +
+                             draw(views, clipped, {{"clipped", "clipped", of_privacy([](const PrivacyReport& p) { return p.clipped_fraction; })}});
+  return section("privacy", "Privacy", words + grid(charts));
+}
+
 std::string outcomes_section(const std::vector<View>& views) {
   std::string figures;
   for (std::size_t v = 0; v < views.size(); ++v) {

@@ -44,6 +44,7 @@ std::string numbers_section(const std::vector<View>& views);
 std::string differences_section(const std::vector<View>& views);
 std::string curves_section(const std::vector<View>& views);
 std::string cost_section(const std::vector<View>& views);
+std::string privacy_section(const std::vector<View>& views);
 std::string outcomes_section(const std::vector<View>& views);
 std::string classes_section(const std::vector<View>& views);
 std::string clients_section(const std::vector<View>& views);

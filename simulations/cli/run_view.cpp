@@ -9,6 +9,7 @@
 #include "fl_core/base/file.h"
 #include "fl_core/config/experiment.h"
 #include "fl_core/round/types.h"
+#include "privacy/mechanism/promise.h"
 #include "simulations/cli/command.h"
 #include "simulations/cli/report.h"
 
@@ -42,6 +43,10 @@ void print_summary(const Experiment& experiment, const nlohmann::json& summary, 
   if (!expected.empty()) std::printf("%s\n", expected.c_str());
   line("time", human_seconds(number("seconds")) + ", " + human_count(std::llround(number("train_samples_per_s"))) + " training examples a second, peak memory " +
                    human_bytes(number("peak_rss_bytes")));
+  if (const auto privacy = summary.find("privacy"); privacy != summary.end()) {
+    line("privacy", privacy_sentence(*privacy));
+    if (privacy->contains("epsilon_left")) line("", "epsilon " + privacy->at("epsilon_left").dump() + " of " + privacy->at("budget_epsilon").dump() + " left");
+  }
   line("traffic", human_bytes(number("bytes_up")) + " up, " + human_bytes(number("bytes_down")) + " down");
   line("model", summary.at("model_sha256").get<std::string>());
   line("folder", folder.string());
@@ -79,6 +84,11 @@ void RunView::round(const RoundReport& report) {
 void RunView::round(const RoundReport& report, const nlohmann::json& shown) {
   pace_.add(report);
   if (report.accuracy) measured_ = percent(*report.accuracy) + " accuracy";
+  if (report.privacy) {
+    std::array<char, 40> text{};
+    std::snprintf(text.data(), text.size(), "epsilon %.3g", report.privacy->epsilon);
+    spent_ = text.data();
+  }
   if (json_) {
     std::printf("%s\n", shown.dump().c_str());
     std::fflush(stdout);
@@ -90,6 +100,7 @@ void RunView::round(const RoundReport& report, const nlohmann::json& shown) {
 std::string RunView::line(std::uint32_t round, const std::string& more) const {
   std::string text = "round " + std::to_string(round) + "/" + std::to_string(rounds_);
   if (!measured_.empty()) text += "  " + measured_;
+  if (!spent_.empty()) text += "  " + spent_;
   if (!pace_.text().empty()) text += "  " + pace_.text();
   if (!more.empty()) text += "  " + more;
   return text;

@@ -49,6 +49,7 @@ class RunView {
   Progress progress_;
   Pace pace_;
   std::string measured_;
+  std::string spent_;  ///< of a privacy promise
 };
 
 struct RunRequest;

@@ -24,7 +24,7 @@ ROOMS = {
 HEADERS = {".h", ".hpp"}
 SOURCES = HEADERS | {".cpp", ".cc", ".cxx", ".inl"}
 
-TORCH_FILES = (r"fl_core/ml/(torch_model\.\w+|architecture_model\.\w+|torch_runtime\.cpp|modules/.*)|tests/ml/.*"
+TORCH_FILES = (r"fl_core/ml/(torch_model\.\w+|architecture_model\.\w+|ghost_\w+\.\w+|torch_runtime\.cpp|modules/.*)|tests/ml/.*"
                r"|benchmarks/scenarios/.*")
 # Who may include the net folders: they themselves, the health server, and the programs.
 NET_USERS = r"(^|/)(net|web)/|^(aggregator|client)/(main|\w+_config)\.(cpp|h)$|^simulations/cli/"

@@ -6,12 +6,16 @@
 #include <mutex>
 #include <set>
 
+
+#include "aggregator/net/serve.h"
+#include "aggregator/store/journal.h"
 #include "tests/support/toy_model.h"
 
 namespace fl {
 namespace {
 
 using test::Loopback;
+using test::LoopbackClient;
 
 /// Eight clients; five are asked a round.
 nlohmann::json experiment(const nlohmann::json& changes = nlohmann::json::object()) {
@@ -88,6 +92,61 @@ TEST(LoopbackParity, SeveralEpochsWithMomentumAndUniformWeights) {
 /// Weights and updates above 64 KiB travel as blobs: 70 × 300 + 71 floats are 84 KB.
 TEST(LoopbackParity, ModelsThatTravelAsBlobs) {
   expect_parity(experiment({{"data", {{"input", {300}}, {"classes", 70}, {"examples", 400}}}, {"rounds", 3}, {"trainer", {{"learning_rate", 0.01}}}}));
+}
+
+/// With seeded noise, which no deployed program has.
+nlohmann::json private_experiment(const nlohmann::json& mechanism, const nlohmann::json& changes = nlohmann::json::object()) {
+  nlohmann::json document = experiment({{"round", {{"cohort", 4}, {"weighting", "uniform"}}},
+                                        {"sampler", {{"name", "cyclic"}, {"separation", 2}}},
+                                        {"privacy", {{"noise_multiplier", 0.8}, {"delta", 1e-5}, {"randomness", "seeded"}, {"accountant", {{"name", "rdp"}}}}}});
+  document["privacy"]["mechanism"] = mechanism;
+  document.merge_patch(changes);
+  return document;
+}
+
+TEST(LoopbackParity, CentralNoiseOverPoissonCohorts) {
+  expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.5}}, {{"sampler", {{"name", "poisson"}, {"separation", nullptr}}}, {"privacy", {{"sampling", "poisson"}}}, {"rounds", 6}}));
+}
+TEST(LoopbackParity, AdaptiveClip) {
+  expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.1}, {"adaptive", {{"quantile", 0.5}}}}));
+}
+TEST(LoopbackParity, LocalNoise) { expect_parity(private_experiment({{"name", "local_gaussian"}, {"clip_norm", 0.5}})); }
+TEST(LoopbackParity, CorrelatedNoise) { expect_parity(private_experiment({{"name", "dp_ftrl_tree"}, {"clip_norm", 0.5}})); }
+TEST(LoopbackParity, DistributedIntegerNoise) { expect_parity(private_experiment({{"name", "distributed_discrete_gaussian"}, {"clip_norm", 0.5}})); }
+
+TEST(LoopbackParity, TheLedgerOfASecureDeploymentIsTheSimulations) {
+  auto document = private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.5}}, {{"privacy", {{"randomness", "secure"}}}});
+  Loopback federation(document);
+  federation.start_server();
+  federation.start_clients(0, federation.population());
+  const auto summary = federation.finish();
+  const test::TemporaryFolder folder;
+  SimulationOptions options;
+  options.folder = folder / "run";
+  const auto simulated = run_simulation(federation.prepared(), options);
+  EXPECT_EQ(summary.at("privacy"), simulated.at("privacy"));
+  EXPECT_TRUE(summary.at("privacy").at("private").get<bool>());
+  EXPECT_NE(summary.at("model_sha256"), simulated.at("model_sha256")) << "noise never repeats";
+  const auto charges = [](const std::filesystem::path& run) {
+    std::vector<std::string> hashes;
+    for (const LedgerEntry& entry : open_journal(run / "journal.db", JournalMode::existing)->ledger()) hashes.push_back(entry.hash);
+    return hashes;
+  };
+  EXPECT_EQ(charges(federation.config().folder), charges(folder / "run"));
+  EXPECT_EQ(charges(folder / "run").size(), 4U);
+}
+
+TEST(LoopbackParity, SeededNoiseIsRefusedByWhatIsDeployed) {
+  const auto document = private_experiment({{"name", "local_gaussian"}, {"clip_norm", 0.5}});
+  Loopback federation(document);
+  ServeHooks hooks;  // as fl-aggregator's: no seeded keys
+  EXPECT_THAT(test::error_of([&] { serve(federation.config(), hooks); }), testing::HasSubstr("privacy.randomness: expected \"secure\""));
+  // A client that has none refuses the plan of a server that has.
+  federation.start_server();
+  ClientHooks secure;
+  secure.noise_keys = std::make_shared<SecureNoiseKeys>();
+  LoopbackClient& client = federation.start_client(0, secure);
+  EXPECT_THAT(client.await("warning").text, testing::HasSubstr("privacy.randomness"));
 }
 
 TEST(LoopbackParity, TheSeedMatters) {

@@ -65,10 +65,10 @@ TEST(MarkupProblem, SeesWhatIsNotWellFormed) {
 TEST(Report, ShowsEverySectionOfACompleteRun) {
   const std::string html = render_report({complete_run()});
   EXPECT_EQ(markup_problem(html), "");
-  EXPECT_THAT(sections_of(html), ElementsAre("curves", "numbers", "classes", "clients", "outcomes", "partition", "cost",
+  EXPECT_THAT(sections_of(html), ElementsAre("curves", "privacy", "numbers", "classes", "clients", "outcomes", "partition", "cost",
                                              "rounds", "experiments"));
   for (const char* figure : {"accuracy", "loss", "training-loss", "update-norm", "bytes", "seconds", "class-accuracy",
-                             "client-histogram-1", "client-accuracy", "outcomes-1", "labels-1"}) {
+                             "client-histogram-1", "client-accuracy", "outcomes-1", "labels-1", "epsilon", "signal-to-noise", "clip-norm", "clipped"}) {
     const std::string markup = element(html, "figure", figure);
     EXPECT_THAT(markup, HasSubstr("role=\"img\"")) << figure;
     EXPECT_THAT(markup, HasSubstr("<title id=\"" + std::string(figure) + "-t\">")) << figure;
@@ -197,6 +197,12 @@ TEST(Report, DrawsACurveWhereItsNumbersAre) {
   EXPECT_THAT(figure, HasSubstr(" d=\"M64 232L456 12\""));
   EXPECT_THAT(figure, HasSubstr("data-x=\"1 2\" data-y=\"0.00\u202f%|100.00\u202f%\""));
   EXPECT_THAT(figure, HasSubstr("first 0.00\u202f% at round 1, last 100.00\u202f% at round 2"));
+}
+
+TEST(Report, StatesThePrivacyPromise) {
+  const std::string html = render_report({complete_run()});
+  EXPECT_THAT(html, HasSubstr("<p>epsilon 2.5 at delta 1e-05 for one client</p>"));
+  EXPECT_THAT(element(html, "figure", "epsilon"), HasSubstr("last 2.5 at round 2"));
 }
 
 TEST(Report, ShadesTheExpectedBand) {

@@ -47,6 +47,16 @@ inline RunData complete_run(const std::string& name = "complete") {
              {"bytes_up", 2000},
              {"bytes_down", 4000},
              {"parameters", 199210}};
+  run.run["privacy"] = {{"sentence", "epsilon 2.5 at delta 1e-05 for one client"}};
+  for (RoundReport& round : run.rounds) {
+    PrivacyReport privacy;
+    privacy.epsilon = 1.25 * round.round;
+    privacy.delta = 1e-5;
+    privacy.clip_norm = 0.5;
+    privacy.clipped_fraction = 0.4;
+    privacy.signal_to_noise = 0.3;
+    round.privacy = privacy;
+  }
   run.rounds[0].cohort = {{1, Outcome::accepted}, {4, Outcome::late}};
   run.rounds[1].class_accuracy = {0.25, 1.0};
   run.rounds[1].client_accuracy = {0.5, 0.6, 1.0};

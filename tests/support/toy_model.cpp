@@ -44,6 +44,32 @@ class ToyModel final : public Model {
     return loss / static_cast<double>(batch.labels.size());
   }
 
+  std::size_t clipped_backward(const Batch& batch, double clip_norm, Rng&) override {
+    std::fill(gradient_.span().begin(), gradient_.span().end(), 0.0F);
+    std::size_t clipped = 0;
+    for (std::size_t i = 0; i < batch.labels.size(); ++i) {
+      const float* x = batch.inputs.data() + i * inputs_;
+      const auto label = static_cast<std::size_t>(batch.labels[i]);
+      forward(x, label);
+      scores_[label] -= 1.0F;  // the loss derived by the scores; their outer product with (x, 1) is the gradient
+      double inputs = 1;
+      double errors = 0;
+      for (std::size_t k = 0; k < inputs_; ++k) inputs += std::pow(static_cast<double>(x[k]), 2);
+      for (const float error : scores_) errors += std::pow(static_cast<double>(error), 2);
+      const double norm = std::sqrt(inputs * errors);
+      if (!std::isfinite(norm)) continue;
+      const double limit = clip_norm * (1 - 0x1p-20);  // what is rounded to float stays below clip_norm
+      if (norm > limit) ++clipped;
+      const double share = norm > limit ? limit / norm : 1;
+      for (std::size_t c = 0; c < classes_; ++c) {
+        const auto error = static_cast<float>(share * scores_[c]);
+        for (std::size_t k = 0; k < inputs_; ++k) gradient_[c * inputs_ + k] += error * x[k];
+        gradient_[classes_ * inputs_ + c] += error;
+      }
+    }
+    return clipped;
+  }
+
   Evaluation evaluate(const Batch& batch) override {
     Evaluation sums;
     sums.correct.resize(classes_);

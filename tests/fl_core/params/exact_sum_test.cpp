@@ -304,5 +304,51 @@ TEST(ExactSum, RefusesWhatItsCallerMustNotDo) {
   EXPECT_THAT(error_of([&] { ExactSum(1, 1, 21); }), HasSubstr("2^-20 to 2^20"));
 }
 
+TEST(ExactSum, TakesIntegersOfItsOwnGrid) {
+  // Bound 2^0, 4 terms: s = min(51 - 16, 63 - 16 - 2) = 35, so a term of weight 2^15 has units of 2^-50.
+  ExactSum sum(3, 4, 0);
+  ASSERT_EQ(sum.shift(), 35);
+  EXPECT_EQ(ExactSum::shift_of(4, 0), 35);
+  add(sum, {{0.5F, 0, 0}, ExactSum::kHalfWeight});
+  const std::vector<std::int64_t> noise{3, -5};
+  sum.add_integers(1, noise);
+  EXPECT_THAT(raw(sum), testing::ElementsAre(std::int64_t{1} << 49, 3, -5));
+  std::vector<float> out(3);
+  sum.quotient(2.0 * ExactSum::kHalfWeight, out);
+  EXPECT_THAT(out, testing::ElementsAre(0.25F, 3 * 0x1p-51F, -5 * 0x1p-51F));
+  sum.clear();
+  EXPECT_THAT(raw(sum), testing::Each(0));
+}
+
+TEST(ExactSum, HasAQuotientWithoutTerms) {
+  ExactSum sum(2, 4);
+  const std::vector<std::int64_t> noise{std::int64_t{1} << sum.shift(), 0};
+  sum.add_integers(0, noise);
+  std::vector<float> out(2);
+  sum.quotient(4, out);
+  EXPECT_THAT(out, testing::ElementsAre(0.25F, 0));
+}
+
+TEST(ExactSum, GivesUpResolutionForRoom) {
+  EXPECT_EQ(ExactSum(1, 4, 0, 10).shift(), 25);
+  ExactSum sum(1, 1, 0, 35);
+  add(sum, {{0.75F}, 1});
+  EXPECT_THAT(raw(sum), testing::ElementsAre(1)) << "rounded to whole numbers";
+}
+
+TEST(ExactSum, LeavesHalfItsRangeToIntegersWhenWeightsAreHalf) {
+  // The largest terms that are taken, as many as may be, and 2^62 - 1 on top still fit.
+  const float largest = std::nextafter(1.0F, 0.0F);
+  for (const std::uint64_t terms : {1U, 3U, 64U, 5000U}) {
+    ExactSum sum(1, terms, 0);
+    for (std::uint64_t i = 0; i < terms; ++i) add(sum, {{largest}, ExactSum::kHalfWeight});
+    const std::int64_t before = raw(sum)[0];
+    ASSERT_LE(before, std::int64_t{1} << 62) << terms;
+    const std::vector<std::int64_t> most{(std::int64_t{1} << 62) - 1};
+    sum.add_integers(0, most);
+    EXPECT_EQ(raw(sum)[0] - most[0], before) << terms;
+  }
+}
+
 }  // namespace
 }  // namespace fl

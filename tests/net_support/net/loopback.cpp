@@ -7,6 +7,7 @@
 #include "aggregator/store/journal.h"
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
+#include "privacy/noise/seeded/seeded_noise_keys.h"
 
 namespace fl::test {
 namespace {
@@ -117,6 +118,7 @@ void Loopback::run_server() {
   ServeHooks hooks;
   hooks.should_stop = [this] { return stop_.load(); };
   hooks.take_reload = [this] { return reload_.exchange(false); };
+  hooks.noise_keys = noise_keys();
   hooks.say = [this](const std::string& line) {
     const std::lock_guard lock(mutex_);
     lines_.push_back(line);
@@ -174,7 +176,14 @@ LocalData Loopback::local_data(std::size_t number) const {
   return {prepared_.data.train, prepared_.partition->shard(number), prepared_.data.train->shape()};
 }
 
+std::shared_ptr<NoiseKeys> Loopback::noise_keys() const {
+  const Experiment& experiment = prepared_.experiment;
+  if (!experiment.privacy || experiment.privacy->randomness != "seeded") return nullptr;
+  return std::make_shared<SeededNoiseKeys>(static_cast<std::uint64_t>(experiment.seed));
+}
+
 LoopbackClient& Loopback::start_client(std::size_t number, ClientHooks hooks) {
+  if (!hooks.noise_keys) hooks.noise_keys = noise_keys();
   auto& place = clients_.at(number);
   place.reset();
   place = std::make_unique<LoopbackClient>(client_config(number), local_data(number), std::move(hooks));

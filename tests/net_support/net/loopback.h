@@ -102,6 +102,9 @@ class Loopback {
   /// The committed rounds' reports, cohort and outcomes included.
   std::vector<RoundReport> reports() const;
 
+  /// Seeded ones where the experiment wants them, as no deployed program has; null otherwise.
+  std::shared_ptr<NoiseKeys> noise_keys() const;
+
  private:
   void run_server();
 

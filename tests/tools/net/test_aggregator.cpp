@@ -5,7 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "aggregator/net/serve.h"
-#include "fl_core/base/error.h"
+#include "fl_core/base/program.h"
+#include "privacy/noise/seeded/seeded_noise_keys.h"
 
 namespace {
 
@@ -26,19 +27,15 @@ int main(int argc, char** argv) {
   }
   std::signal(SIGTERM, on_stop);
   std::signal(SIGPIPE, SIG_IGN);
-  try {
+  return fl::run_program("fl_test_aggregator", "this is a test", [&] {
     const fl::ServerConfig config = fl::load_server_config(argv[1]);
     fl::ServeHooks hooks;
     hooks.should_stop = [] { return g_stop != 0; };
     hooks.say = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
     hooks.line = print_line;
+    const auto& privacy = config.experiment.privacy;
+    if (privacy && privacy->randomness == "seeded") hooks.noise_keys = std::make_shared<fl::SeededNoiseKeys>(static_cast<std::uint64_t>(config.experiment.seed));
     print_line(fl::serve(config, hooks));
-    return 0;
-  } catch (const fl::Error& error) {
-    std::fprintf(stderr, "fl_test_aggregator: %s\n", error.what());
-    return static_cast<int>(error.exit_code());
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "fl_test_aggregator: %s\n", error.what());
-    return static_cast<int>(fl::ExitCode::bug);
-  }
+    return fl::ExitCode::ok;
+  });
 }

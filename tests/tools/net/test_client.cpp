@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/net/deployed_client.h"
-#include "fl_core/base/error.h"
+#include "fl_core/base/program.h"
 
 namespace {
 
@@ -24,19 +24,13 @@ int main(int argc, char** argv) {
     return static_cast<int>(fl::ExitCode::config);
   }
   std::signal(SIGPIPE, SIG_IGN);
-  try {
+  return fl::run_program("fl_test_client", "this is a test", [&] {
     fl::ClientConfig config = fl::load_client_config(argv[1]);
     fl::ClientHooks hooks;
     hooks.on_event = print_event;
     hooks.uniform = [] { return 0.01; };
     fl::LocalData data = fl::load_local_data(config);
     fl::DeployedClient client(std::move(config), std::move(data), std::move(hooks));
-    return static_cast<int>(client.run());
-  } catch (const fl::Error& error) {
-    std::fprintf(stderr, "fl_test_client: %s\n", error.what());
-    return static_cast<int>(error.exit_code());
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "fl_test_client: %s\n", error.what());
-    return static_cast<int>(fl::ExitCode::bug);
-  }
+    return client.run();
+  });
 }

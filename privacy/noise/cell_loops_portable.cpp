@@ -1,0 +1,10 @@
+#include "privacy/noise/cell_loops.h"
+
+namespace fl {
+
+bool cell_loop_portable(const std::uint32_t* slots, std::uint64_t slot_mask, int offset_bits, std::int64_t first, const std::uint64_t* words,
+                        std::int64_t* out, std::size_t count) {
+  return cell_loop(slots, slot_mask, offset_bits, first, words, out, count);
+}
+
+}  // namespace fl

@@ -1,0 +1,100 @@
+#include "privacy/noise/random_bits.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "fl_core/base/error.h"
+#include "privacy/noise/wide.h"
+
+namespace fl {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the words of the key stream are little-endian");
+
+constexpr std::size_t kBlockWords = 2048;
+constexpr std::size_t kBlockBytes = 8 * kBlockWords;
+/// Encrypting zeros gives the bare key stream.
+constexpr std::array<unsigned char, kBlockBytes> kZeros{};
+
+}  // namespace
+
+struct RandomBits::State {
+  EVP_CIPHER_CTX* cipher = EVP_CIPHER_CTX_new();
+  std::array<std::uint64_t, kBlockWords> buffer{};
+
+  explicit State(const NoiseKey& key) {
+    const std::array<unsigned char, 16> counter{};
+    if (cipher == nullptr || EVP_EncryptInit_ex(cipher, EVP_aes_256_ctr(), nullptr,
+                                                reinterpret_cast<const unsigned char*>(key.data()), counter.data()) != 1) {
+      EVP_CIPHER_CTX_free(cipher);
+      throw IoError("random bits: OpenSSL cannot start AES-256-CTR, so no noise can be made; check the installed libcrypto");
+    }
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() {
+    OPENSSL_cleanse(buffer.data(), kBlockBytes);
+    EVP_CIPHER_CTX_free(cipher);  // wipes the key
+  }
+
+  void encrypt(std::uint64_t* out) {
+    int size = 0;
+    if (EVP_EncryptUpdate(cipher, reinterpret_cast<unsigned char*>(out), &size, kZeros.data(), kBlockBytes) != 1 ||
+        size != static_cast<int>(kBlockBytes)) {
+      throw IoError("random bits: AES-256-CTR of OpenSSL failed, so no noise can be made; check the installed libcrypto");
+    }
+  }
+};
+
+RandomBits::RandomBits(const NoiseKey& key)
+    : state_(std::make_unique<State>(key)), next_(state_->buffer.data() + kBlockWords), end_(next_) {}
+RandomBits::~RandomBits() { OPENSSL_cleanse(&coins_, sizeof(coins_)); }
+RandomBits::RandomBits(RandomBits&&) noexcept = default;
+RandomBits& RandomBits::operator=(RandomBits&&) noexcept = default;
+
+void RandomBits::refill() {
+  state_->encrypt(state_->buffer.data());
+  next_ = state_->buffer.data();
+}
+
+std::uint64_t RandomBits::below(std::uint64_t bound) {
+  FL_CHECK(bound > 0, "RandomBits::below needs a positive bound");
+  // Lemire 2019, "Fast random integer generation in an interval": the low half is compared only where it may decide.
+  uint128 product = uint128{next_u64()} * bound;
+  if (static_cast<std::uint64_t>(product) < bound) {
+    const std::uint64_t threshold = (0 - bound) % bound;
+    while (static_cast<std::uint64_t>(product) < threshold) product = uint128{next_u64()} * bound;
+  }
+  return static_cast<std::uint64_t>(product >> 64);
+}
+
+bool RandomBits::coin() {
+  if (coins_ == 1) {
+    const std::uint64_t word = next_u64();
+    coins_ = word >> 1 | std::uint64_t{1} << 63;
+    return (word & 1) != 0;
+  }
+  const bool heads = (coins_ & 1) != 0;
+  coins_ >>= 1;
+  return heads;
+}
+
+void RandomBits::fill(std::span<std::uint64_t> out) {
+  while (!out.empty()) {
+    if (next_ == end_ && out.size() >= kBlockWords) {  // straight to where it goes
+      state_->encrypt(out.data());
+      out = out.subspan(kBlockWords);
+      continue;
+    }
+    if (next_ == end_) refill();
+    const std::size_t count = std::min(out.size(), static_cast<std::size_t>(end_ - next_));
+    std::copy_n(next_, count, out.begin());
+    next_ += count;
+    out = out.subspan(count);
+  }
+}
+
+}  // namespace fl
