@@ -10,6 +10,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "aggregator/engine/privacy_guard.h"
@@ -114,8 +115,8 @@ struct Scene {
   std::vector<float> unit;
   PrivacySetting setting;
   double clip_norm = 1;
-  bool on_device = false;         ///< devices add the noise
-  bool updates_are_seen = false;  ///< and each update is a release
+  bool on_device = false;         ///< devices bound updates and add the noise
+  bool updates_are_seen = false;  ///< each update is a release, and not only their sum
   bool likelihood = false;        ///< sampling is counted on
   std::uint64_t seed = 0;
 
@@ -155,13 +156,14 @@ class AuditClients final : public Transport {
     const Task task = parse_task(message, *scene_.layout);
     const UpdateHeader header{task.round, task.model_version, task.fingerprint, ExactSum::kMaxWeight, 0, {}, "identity"};
     Rng unused(0, Purpose::codec);
-    answers_.emplace_back(Arrival::Kind::message, client, task.round, 0, encode_update(header, SharedBuffer(codec_->encode(delta, unused))));
+    answers_.emplace_back(client, encode_update(header, SharedBuffer(codec_->encode(delta, unused))));
   }
   std::optional<Arrival> wait(Seconds) override {
     if (answers_.empty()) return std::nullopt;
-    Arrival next = std::move(answers_.front());
+    auto [client, message] = std::move(answers_.front());
     answers_.pop_front();
-    return next;
+    const std::uint32_t round = message.round();
+    return Arrival{Arrival::Kind::message, client, round, 0, std::move(message)};
   }
   void close_round(std::uint32_t) override {}
   Seconds now() const override { return 0; }
@@ -174,7 +176,7 @@ class AuditClients final : public Transport {
   bool present_;
   std::unique_ptr<DevicePrivacy> privacy_;
   std::unique_ptr<Codec> codec_;
-  std::deque<Arrival> answers_;
+  std::deque<std::pair<ClientId, Message>> answers_;
   double seen_ = 0;
 };
 
@@ -320,10 +322,34 @@ void check_auditable(const Experiment& experiment) {
   }
 }
 
+/// Fills in what the guard of a run would work with, and returns what it would claim for all rounds.
+nlohmann::json derive_claim(Scene& scene, const ScratchFolder& scratch, const std::optional<std::string>& privacy_noise) {
+  SecureNoiseKeys keys;
+  RunFolder folder(scratch / "claim", RunFolderMode::create);
+  if (privacy_noise) folder.store().set_meta("privacy_noise", *privacy_noise);
+  const PrivacyGuard guard(PrivacyGuardParts{scene.experiment, folder, keys, scene.layout, scene.population});
+  const Promise& promise = guard.promise();
+  const double noise = promise.noise_multiplier();
+  const auto rounds = static_cast<std::uint32_t>(scene.experiment.rounds);
+  const double epsilon = promise.epsilon_after(rounds);
+  if (!std::isfinite(epsilon)) bad_value("privacy.noise_multiplier", noise, "noise: without it nothing is claimed that an audit could refute");
+  scene.privacy_noise = folder.store().meta("privacy_noise").value();
+  scene.setting = promise.setting();
+  scene.on_device = promise.mechanism().device(scene.setting, noise) != nullptr;
+  scene.updates_are_seen = promise.mechanism().on_device();
+  scene.likelihood = promise.mechanism().amplified_by_sampling();
+  scene.experiment.privacy->epsilon.reset();
+  scene.experiment.privacy->noise_multiplier = noise;
+  nlohmann::json claim = promise.statement(epsilon);
+  claim["rounds"] = rounds;
+  return claim;
+}
+
 }  // namespace
 
 AuditResult audit(const Prepared& prepared, const AuditOptions& options) {
   check_auditable(prepared.experiment);
+  const ScratchFolder scratch("fl-audit", scratch_parent());
   Scene scene;
   scene.experiment = prepared.experiment;
   scene.layout = prepared.model->make(static_cast<std::uint64_t>(prepared.experiment.seed))->layout();
@@ -331,36 +357,17 @@ AuditResult audit(const Prepared& prepared, const AuditOptions& options) {
   scene.population = prepared.partition->clients();
   scene.unit = direction(scene.layout->size());
   scene.clip_norm = scene.experiment.privacy->mechanism.at("clip_norm");
-  const ScratchFolder scratch("fl-audit", scratch_parent());
-
+  scene.seed = options.seed.value_or(static_cast<std::uint64_t>(scene.experiment.seed));
   AuditResult result;
-  {
-    SecureNoiseKeys keys;
-    RunFolder folder(scratch / "claim", RunFolderMode::create);
-    if (options.privacy_noise) folder.store().set_meta("privacy_noise", *options.privacy_noise);
-    const PrivacyGuard guard(PrivacyGuardParts{scene.experiment, folder, keys, scene.layout, scene.population});
-    const Promise& promise = guard.promise();
-    const auto rounds = static_cast<std::uint32_t>(scene.experiment.rounds);
-    result.claimed = promise.epsilon_after(rounds);
-    if (!std::isfinite(result.claimed)) bad_value("privacy.noise_multiplier", promise.noise_multiplier(), "noise: without it nothing is claimed that an audit could refute");
-    result.claim = promise.statement(result.claimed);
-    result.claim["rounds"] = rounds;
-    scene.privacy_noise = folder.store().meta("privacy_noise").value();
-    scene.setting = promise.setting();
-    scene.on_device = promise.mechanism().on_device();
-    scene.updates_are_seen = guard.promise().mechanism().server(scene.setting, promise.noise_multiplier(), keys) == nullptr;
-    scene.likelihood = promise.mechanism().amplified_by_sampling();
-    scene.experiment.privacy->epsilon.reset();
-    scene.experiment.privacy->noise_multiplier = promise.noise_multiplier();
-  }
+  result.claim = derive_claim(scene, scratch, options.privacy_noise);
+  result.claimed = result.claim.at("epsilon");
   if (options.on_claim) options.on_claim(result.claim);
+
   strip(scene.experiment);
-  // No accountant changes the noise that is given; the quick one keeps the trials' ledgers where it can.
+  // No accountant changes noise that is given; the quick one keeps the trials' ledgers where it can.
   const bool only_pld = scene.setting.sampling_rate < 1 && scene.replaces();
   if (!only_pld) scene.experiment.privacy->accountant = {{"name", "rdp"}};
   if (options.seed) scene.experiment.privacy->randomness = "seeded";
-  scene.seed = options.seed.value_or(static_cast<std::uint64_t>(scene.experiment.seed));
-
   const Scores scores = run_trials(scene, scratch.path(), options);
   result.trials = options.trials;
   const double delta = result.claim.at("delta");

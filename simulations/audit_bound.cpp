@@ -39,16 +39,19 @@ double bound_of(double fpr, double fnr, double delta) {
   return std::max({0.0, one(fpr, fnr), one(fnr, fpr)});
 }
 
+/// Midway between two neighbouring scores, so that where the two kinds lie apart the threshold lies between them.
 double choose_threshold(std::span<const double> with, std::span<const double> without, double delta) {
   std::vector<double> present(with.begin(), with.end());
   std::vector<double> absent(without.begin(), without.end());
   std::sort(present.begin(), present.end());
   std::sort(absent.begin(), absent.end());
-  std::vector<double> candidates = present;
-  candidates.insert(candidates.end(), absent.begin(), absent.end());
+  std::vector<double> all(present.size() + absent.size());
+  std::merge(present.begin(), present.end(), absent.begin(), absent.end(), all.begin());
   double best = 0;
-  double threshold = candidates.front();
-  for (const double candidate : candidates) {
+  double threshold = all.front();
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    if (all[i] == all[i - 1]) continue;
+    const double candidate = all[i - 1] + (all[i] - all[i - 1]) / 2;
     const auto missed = static_cast<std::size_t>(std::lower_bound(present.begin(), present.end(), candidate) - present.begin());
     const auto rightly = static_cast<std::size_t>(std::lower_bound(absent.begin(), absent.end(), candidate) - absent.begin());
     const double bound = bound_of(roughly_upper(absent.size() - rightly, absent.size()), roughly_upper(missed, present.size()), delta);

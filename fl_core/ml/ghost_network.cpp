@@ -15,6 +15,8 @@ namespace {
 
 /// Norms come from sums of floats, shares and products are rounded to float: together less than this part of a norm.
 constexpr double kRounding = 0x1p-18;
+/// A gradient that is longer by this factor than it may be has a share so small that floats would lose it: it counts as infinite.
+constexpr double kLongest = 0x1p100;
 
 /// Each example's cross entropy derived by its logits: softmax minus one at the label.
 Tensor loss_gradient(const Tensor& logits, std::span<const std::int64_t> labels) {
@@ -38,7 +40,7 @@ Shares shares_of(std::span<const double> squares, double clip_norm, std::size_t&
   for (std::size_t i = 0; i < squares.size(); ++i) {
     const double norm = std::sqrt(squares[i]);
     values[i] = 1.0F;
-    if (!std::isfinite(norm)) {
+    if (!(norm <= clip_norm * kLongest)) {  // NaN as well
       values[i] = 0.0F;
       refused.push_back(static_cast<std::int64_t>(i));
     } else if (norm > limit) {

@@ -140,12 +140,12 @@ class Builder {
     }
     const auto [p, q] = pair_.mixed(part);
     const auto [p_error, q_error] = pair_.mixed(error);
-    const double up = connect_dots(p, q, loss(i), interval_, p_error + q_error * std::exp(loss(i)));
+    const double up = connect_dots(p, q, loss(i), p_error, q_error, interval_);
     remove(i) += p - up;
     remove(i + 1) += up;
     if (!both()) return;
     // Seen the other way round, the cell lies between -loss(i + 1) and -loss(i).
-    const double add_up = connect_dots(q, p, -loss(i + 1), interval_, q_error + p_error * std::exp(-loss(i + 1)));
+    const double add_up = connect_dots(q, p, -loss(i + 1), q_error, p_error, interval_);
     add(i + 1) += q - add_up;
     add(i) += add_up;
   }
@@ -154,18 +154,18 @@ class Builder {
   void bottom(const Point& point) {
     const auto [p, q] = pair_.mixed(point.below);
     remove(first_) += p;
-    if (both()) beyond(out_.add, add(first_), q, p * std::exp(-loss(first_)));
+    if (both()) beyond(out_.add, add(first_), q, p, -loss(first_));
   }
 
   void top(const Point& point) {
     const auto [p, q] = pair_.mixed(point.above);
-    beyond(out_.remove, remove(last_), p, q * std::exp(loss(last_)));
+    beyond(out_.remove, remove(last_), p, q, loss(last_));
     if (both()) add(last_) += q;
   }
 
-  /// The dots of the highest grid point and infinity: `finite` stays there, the rest of p is infinite.
-  static void beyond(PrivacyLosses& losses, double& highest, double p, double finite) {
-    finite = std::min(finite * (1 - 8 * kEta), p);
+  /// The dots of the highest grid point and infinity: q e^loss stays there, the rest of p is infinite.
+  static void beyond(PrivacyLosses& losses, double& highest, double p, double q, double loss) {
+    const double finite = loss > 600 ? 0 : std::min(p, q * std::exp(loss) * (1 - kEta * (8 + std::abs(loss))));
     highest += finite;
     losses.infinity += p - finite;
   }

@@ -15,8 +15,12 @@ constexpr double kEta = std::numeric_limits<double>::epsilon();
 /// what of the tilted distribution may reappear in them.
 const double kLogAbove = std::log(1e-12);
 const double kLogAliased = std::log(1e-11);
+/// Chernoff's bound on δ may be so much too large (in logarithms) before a window that was chosen by it is chosen anew.
+const double kLogLoose = std::log(1e3);
 /// Logarithm of the rounding, relative to the δ that is looked for, that a smaller tilt may bring for a smaller window.
-const double kLogRounding = std::log(1e-6);
+const double kLogRounding = std::log(1e-8);
+/// So much more of it is better than no window that fits.
+const double kLogMoreRounding = std::log(1e3);
 /// A composition of more bases does not let them keep their transforms.
 constexpr std::size_t kKeptSpectra = 4;
 /// Frequencies below this logarithm are left out.
@@ -133,13 +137,17 @@ const LossBase::Spectrum& LossBase::spectrum(int order, RealFft& fft) {
   Spectrum& made = spectra_.emplace_front();
   made.order = order;
   made.size = size;
-  made.error = fft.relative_error() * norm(folded);
   made.log_absolute.resize(transformed.size());
   made.phase.resize(transformed.size());
+  made.error.resize(transformed.size());
+  // The bound on the norm of all errors, spread evenly.
+  const double error = fft.relative_error() * norm(folded);
   for (std::size_t k = 0; k < transformed.size(); ++k) {
-    const double squared = std::max(std::norm(transformed[k]), made.error * made.error);
-    made.log_absolute[k] = 0.5 * std::log(squared);
+    const double absolute = std::max(std::abs(transformed[k]), error);
+    made.log_absolute[k] = std::log(absolute);
     made.phase[k] = std::atan2(transformed[k].imag(), transformed[k].real());
+    // Of the transform, and of the logarithm and the angle.
+    made.error[k] = error / absolute + 2 * kEta * (6 - made.log_absolute[k]);
   }
   return made;
 }
@@ -170,6 +178,15 @@ double LossComposition::chernoff_loss(int order, double log_mass) const {
   return (log_moment(order) - log_mass) / LossBase::order(order);
 }
 
+/// What the distribution tilted by `order` weighs at `loss`, where it is 1: a bound on P(loss or more), in logarithms.
+double LossComposition::log_weight(int order, double loss) const {
+  return log_moment(order) - LossBase::order(order) * loss;
+}
+
+int LossComposition::order_at(double loss) const {
+  return place_of_minimum(0, LossBase::kOrders, [&](int i) { return log_weight(i, loss); });
+}
+
 int LossComposition::best_order(double log_mass) const {
   return place_of_minimum(1, LossBase::kOrders, [&](int i) { return chernoff_loss(i, log_mass); });
 }
@@ -187,7 +204,7 @@ double LossComposition::tilted_loss(int order, int sign, double log_mass) const 
 
 LossComposition::Window LossComposition::window(int order, const Aim& aim) const {
   // What the tilted distribution weighs at the answer, over δ there: 1 for the best tilt, more for others.
-  const double surplus = std::max(0.0, log_moment(order) - LossBase::order(order) * aim.loss - aim.log_mass);
+  const double surplus = std::max(0.0, log_weight(order, aim.loss) - aim.log_mass);
   Window window{order, 0, 0, 0, surplus};
   window.low = std::max(tilted_loss(order, -1, kLogAliased - surplus), lowest_);
   if (order == 0) window.low = std::min(window.low, aim.loss);
@@ -213,7 +230,8 @@ LossComposition::Window LossComposition::best_window(int order, const Aim& aim) 
   while (order > 0) {
     order = std::max(0, order - kTiltSteps);
     const Window next = window(order, aim);
-    if (next.surplus > allowed) break;
+    const bool fits = best.high - best.low < interval_ * static_cast<double>(kMaxWindow - 32);
+    if (next.surplus > allowed + (fits ? 0 : kLogMoreRounding)) break;
     if (next.high - next.low < 0.9 * (best.high - best.low)) best = next;
   }
   return best;
@@ -232,8 +250,7 @@ double LossComposition::fill(int order, RealFft& fft, std::vector<std::complex<d
       log_absolute[k] += count * spectrum.log_absolute[k];
       if (log_absolute[k] < kLogNothing) continue;
       phase[k] += count * spectrum.phase[k];
-      // The relative error of the transform, and that of its logarithm and angle: both grow with the power.
-      error[k] += count * (spectrum.error * std::exp(-spectrum.log_absolute[k]) + 2 * kEta * (6 - spectrum.log_absolute[k]));
+      error[k] += count * spectrum.error[k];
     }
     if (powers_.size() > kKeptSpectra) power.base->forget_spectra();
   }
@@ -282,33 +299,57 @@ std::optional<DeltaCurve> LossComposition::curve(const Window& window) {
                     infinity_ + window.outside, error * weights);
 }
 
-std::optional<double> LossComposition::epsilon(double delta) {
+std::optional<double> LossComposition::epsilon(double delta, double at_least) {
   if (!(delta > infinity_)) return std::numeric_limits<double>::infinity();
   Aim aim{std::log(delta - infinity_), 0};
   const int order = best_order(aim.log_mass);
   aim.loss = chernoff_loss(order, aim.log_mass);
-  if (aim.loss <= 0) return 0.0;
+  if (aim.loss <= at_least) return at_least;
   Window window = best_window(order, aim);
+  std::optional<double> found = epsilon_near(delta, window, aim);
+  // Heavy tails: Chernoff's bound pointed too high, and what reappears in the window matters at the answer.
+  if (found && log_weight(window.order, *found) - aim.log_mass > window.surplus + kLogLoose) {
+    aim.loss = *found;
+    window = best_window(order_at(aim.loss), aim);
+    const std::optional<double> again = epsilon_near(delta, window, aim);
+    if (again) found = std::min(*found, *again);
+  }
+  if (found) found = std::max(*found, at_least);
+  return found;
+}
+
+/// Goes on to smaller tilts while the answer lies below the window.
+std::optional<double> LossComposition::epsilon_near(double delta, Window& window, Aim aim) {
   while (true) {
     const std::optional<DeltaCurve> curve = this->curve(window);
     if (!curve) return std::nullopt;
     const double epsilon = curve->epsilon(delta);
     if (window.order == 0 || epsilon > curve->lowest() || curve->lowest() <= 0) return epsilon;
-    // The answer lies below the window: a smaller tilt reaches it, at last none.
     const int next = std::max(0, window.order - kTiltSteps);
     aim.loss = next == 0 ? 0 : epsilon;
     window = this->window(next, aim);
   }
 }
 
-std::optional<double> LossComposition::delta(double epsilon) {
+std::optional<double> LossComposition::delta(double epsilon, double at_least) {
   constexpr double kLogTiny = -600;
-  if (epsilon >= highest_) return infinity_;
-  const auto log_bound = [&](int i) { return log_moment(i) - LossBase::order(i) * epsilon; };
-  const int order = place_of_minimum(0, LossBase::kOrders, log_bound);
-  const Aim aim{std::min(0.0, log_bound(order)), epsilon};
-  if (aim.log_mass < kLogTiny) return infinity_ + std::exp(kLogTiny);
-  Window window = best_window(order, aim);
+  if (epsilon >= highest_) return std::max(infinity_, at_least);
+  Aim aim{std::min(0.0, log_weight(order_at(epsilon), epsilon)), epsilon};
+  const double bound = infinity_ + std::exp(std::max(aim.log_mass, kLogTiny));
+  if (bound <= at_least) return at_least;
+  if (aim.log_mass < kLogTiny) return bound;
+  std::optional<double> found = delta_near(epsilon, aim);
+  if (found && std::log(*found) < aim.log_mass - kLogLoose) {
+    aim.log_mass = std::log(*found);
+    const std::optional<double> again = delta_near(epsilon, aim);
+    if (again) found = std::min(*found, *again);
+  }
+  if (found) found = std::max(*found, at_least);
+  return found;
+}
+
+std::optional<double> LossComposition::delta_near(double epsilon, const Aim& aim) {
+  Window window = best_window(order_at(epsilon), aim);
   while (true) {
     const std::optional<DeltaCurve> curve = this->curve(window);
     if (!curve) return std::nullopt;

@@ -42,7 +42,7 @@ class LossBase {
     std::size_t size;
     std::vector<double> log_absolute;
     std::vector<double> phase;
-    double error;  ///< root mean square of the transform's error
+    std::vector<double> error;  ///< of e^(log_absolute + i phase), relative
   };
   /// Valid until the next call.
   const Spectrum& spectrum(int order, RealFft& fft);
@@ -74,10 +74,11 @@ class LossComposition {
   /// REQUIRES: powers not empty, equal intervals; `ffts` outlives the object.
   LossComposition(std::vector<LossPower> powers, FftCache& ffts);
 
-  /// An ε with δ(ε) <= delta, >= 0, infinity if there is none; nothing when the window would exceed kMaxWindow.
-  std::optional<double> epsilon(double delta);
-  /// δ(ε) for ε >= 0; nothing when the window would exceed kMaxWindow.
-  std::optional<double> delta(double epsilon);
+  /// The larger of `at_least` (>= 0) and an ε with δ(ε) <= delta, infinity if there is none; nothing when the window would
+  /// exceed kMaxWindow.
+  std::optional<double> epsilon(double delta, double at_least = 0);
+  /// The larger of `at_least` (>= 0) and δ(ε), for ε >= 0; nothing when the window would exceed kMaxWindow.
+  std::optional<double> delta(double epsilon, double at_least = 0);
   /// Places that the last window had or would have had.
   double places() const { return places_; }
 
@@ -96,11 +97,15 @@ class LossComposition {
   };
 
   double log_moment(int order) const;
+  double log_weight(int order, double loss) const;
+  int order_at(double loss) const;
   int best_order(double log_delta) const;
   double chernoff_loss(int order, double log_mass) const;
   double tilted_loss(int order, int sign, double log_mass) const;
   Window window(int order, const Aim& aim) const;
   Window best_window(int order, const Aim& aim) const;
+  std::optional<double> epsilon_near(double delta, Window& window, Aim aim);
+  std::optional<double> delta_near(double epsilon, const Aim& aim);
   std::optional<DeltaCurve> curve(const Window& window);
   double fill(int order, RealFft& fft, std::vector<std::complex<double>>& product) const;
 

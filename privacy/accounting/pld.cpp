@@ -34,7 +34,8 @@ double reach_for(double count, double delta) {
     double reach;
     double mass;
   };
-  constexpr std::array<Tail, 4> tails{{{8.5, 9.5e-18}, {9.5, 1.1e-21}, {11.4, 2.1e-30}, {13.4, 3.1e-41}}};
+  constexpr std::array<Tail, 6> tails{
+      {{8.5, 9.5e-18}, {9.5, 1.1e-21}, {11.4, 2.1e-30}, {13.4, 3.1e-41}, {20, 2.8e-89}, {35, 1.2e-268}}};
   for (const Tail& tail : tails) {
     if (count * tail.mass <= 1e-9 * delta) return tail.reach;
   }
@@ -87,7 +88,7 @@ double PldComposer::epsilon(std::span<const PrivacyEvent> events, double delta, 
   if (parts.unprotected) return kInfinity;
   if (parts.parts.empty()) return 0;
   parts.reach = reach_for(parts.count, delta);
-  const Question question = [&](LossComposition& composition) { return composition.epsilon(delta); };
+  const Question question = [&](LossComposition& composition, double at_least) { return composition.epsilon(delta, at_least); };
   return answer(parts, question, [](double value) { return value; }).value_or(kInfinity);
 }
 
@@ -97,9 +98,21 @@ double PldComposer::delta(std::span<const PrivacyEvent> events, double epsilon, 
   if (parts.parts.empty() && !parts.unprotected) return 0;
   if (epsilon == kInfinity) return parts.unprotected ? 1 : 0;
   if (parts.unprotected) return 1;
-  parts.reach = reach_for(parts.count, 1e-12);
-  const Question question = [&](LossComposition& composition) { return composition.delta(epsilon); };
-  return answer(parts, question, [&](double) { return epsilon; }).value_or(1);
+  const Question question = [&](LossComposition& composition, double at_least) {
+    return composition.delta(epsilon, at_least);
+  };
+  const auto look = [&](double reach) {
+    parts.reach = reach;
+    return answer(parts, question, [&](double) { return epsilon; }).value_or(1);
+  };
+  double reach = reach_for(parts.count, 1e-12);
+  double found = look(reach);
+  // A smaller δ than that asks for a wider look.
+  while (reach_for(parts.count, found) > reach) {
+    reach = reach_for(parts.count, found);
+    found = std::min(found, look(reach));
+  }
+  return found;
 }
 
 /// Nothing where no grid is coarse enough. `epsilon_of` gives the ε that an answer is about.
@@ -160,13 +173,13 @@ PldComposer::Answer PldComposer::answer_on(const Parts& parts, double interval, 
     add.push_back({found.add ? found.add : found.remove, part.count});
   }
   LossComposition removed(std::move(remove), ffts_);
-  const std::optional<double> first = question(removed);
+  const std::optional<double> first = question(removed, 0);
   if (one_direction || !first) return {first, removed.places()};
   LossComposition added(std::move(add), ffts_);
-  const std::optional<double> second = question(added);
+  const std::optional<double> second = question(added, *first);
   const double places = std::max(removed.places(), added.places());
   if (!second) return {std::nullopt, places};
-  return {std::max(*first, *second), places};
+  return {second, places};
 }
 
 PldComposer::Bases PldComposer::bases(const GaussianLossesShape& shape) {

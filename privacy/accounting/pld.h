@@ -55,7 +55,8 @@ class PldComposer {
     std::optional<double> value;
     double places = 0;  ///< of the larger window
   };
-  using Question = std::function<std::optional<double>(LossComposition&)>;
+  /// Asks one direction; answers of at most the second argument need not be exact.
+  using Question = std::function<std::optional<double>(LossComposition&, double at_least)>;
 
   static Parts merged(std::span<const PrivacyEvent> events, Adjacency adjacency);
   std::optional<double> answer(const Parts& parts, const Question& question, const std::function<double(double)>& epsilon_of);

@@ -15,8 +15,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-double connect_dots(double p, double q, double low, double interval, double error) {
-  return std::clamp((p - q * std::exp(low) + error) / -std::expm1(-interval), 0.0, p);
+double connect_dots(double p, double q, double low, double p_error, double q_error, double interval) {
+  // Beyond, q is no longer a normal number. All of p may go up: that costs one interval of a loss of more than 600.
+  if (low > 600) return p;
+  const double factor = std::exp(low);
+  const double error = p_error + (q_error + 2 * kEta * std::abs(low) * q) * factor;
+  return std::clamp((p - q * factor + error) / -std::expm1(-interval), 0.0, p);
 }
 
 DeltaCurve::DeltaCurve(const Grid& grid, std::vector<double> masses, double elsewhere, double error)
@@ -127,7 +131,7 @@ PrivacyLosses losses_of_outcomes(std::span<const double> upper, std::span<const 
     if (!(upper[i] > 0) || !(lower[i] > 0)) continue;
     const std::int64_t cell = cell_of(i);
     const double low = static_cast<double>(cell) * interval;
-    const double up = connect_dots(upper[i], lower[i], low, interval, 4 * kEta * upper[i]);
+    const double up = connect_dots(upper[i], lower[i], low, 2 * kEta * upper[i], 2 * kEta * lower[i], interval);
     losses.mass[static_cast<std::size_t>(cell - lowest)] += upper[i] - up;
     losses.mass[static_cast<std::size_t>(cell - lowest + 1)] += up;
   }

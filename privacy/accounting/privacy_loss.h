@@ -58,8 +58,8 @@ GaussianLosses losses_of_gaussian(const GaussianLossesShape& shape);
 
 /// Connects the dots: outcomes of probability p under P and q under Q, all with losses between `low` and `low + interval`,
 /// become two masses at these ends that keep both sums. Returns the upper one; the lower one is the rest of p.
-/// `error` bounds the rounding of p - q e^low and is added.
-double connect_dots(double p, double q, double low, double interval, double error);
+/// The errors bound the rounding of p and q; the result is as much larger.
+double connect_dots(double p, double q, double low, double p_error, double q_error, double interval);
 
 /// δ(ε) of losses on a grid, read from the masses in one pass. The masses may be tilted: the true mass of loss x is
 /// masses[i] · e^(log_scale - tilt · x). For privacy_loss.cpp and pld.cpp.

@@ -142,13 +142,14 @@ double subsampled_gaussian_rdp(double sampling_rate, double noise_multiplier, do
   if (std::isinf(noise_multiplier)) return 0;
   const double sigma = noise_multiplier;
   if (sampling_rate == 1) return order / (2 * sigma * sigma);
+  // Sampling never makes it worse: also where a chord or rounding would say so.
+  const double unsampled = order / (2 * sigma * sigma);
   if (order != std::floor(order) && sigma < kLeastQuadratureNoise) {
-    return chord(order, [&](double integer) { return subsampled_gaussian_rdp(sampling_rate, sigma, integer); });
+    return std::min(unsampled, chord(order, [&](double integer) { return subsampled_gaussian_rdp(sampling_rate, sigma, integer); }));
   }
   const double log_excess =
       order == std::floor(order) ? integer_log_excess(sampling_rate, sigma, order) : quadrature_log_excess(sampling_rate, sigma, order);
-  // Sampling never makes it worse: also where rounding would say so.
-  return std::min(softplus(log_excess + kSafety + 1e-14 * std::abs(log_excess)) / (order - 1), order / (2 * sigma * sigma));
+  return std::min(unsampled, softplus(log_excess + kSafety + 1e-14 * std::abs(log_excess)) / (order - 1));
 }
 
 double discrete_gaussian_gap(const PrivacyEvent& event) {
@@ -231,7 +232,7 @@ double rdp_epsilon(std::span<const double> orders, std::span<const double> rdp, 
   double epsilon = kInfinity;
   for (std::size_t i = 0; i < orders.size(); ++i) {
     const double order = orders[i];
-    if (delta * delta + std::expm1(-rdp[i]) > 0) return 0;
+    if (rdp[i] == 0 || delta * delta + std::expm1(-rdp[i]) > 0) return 0;
     if (order > 1.01) epsilon = std::min(epsilon, rdp[i] + std::log1p(-1 / order) - std::log(delta * order) / (order - 1));
   }
   return std::max(0.0, epsilon);

@@ -26,6 +26,13 @@ constexpr double kMostVariance = 0x1p40;
 
 __extension__ using Wide = unsigned __int128;
 
+/// The largest integer that is at most value², exactly.
+Wide square_below(double value) {
+  double square = value * value;
+  if (std::fma(value, value, -square) < 0) square = std::nextafter(square, 0.0);
+  return static_cast<Wide>(square);
+}
+
 class DistributedDevice final : public DeviceMechanism {
  public:
   /// `draw` may be empty: no noise.
@@ -120,8 +127,7 @@ double rounded_l1_bound(double l2, std::uint64_t dimension) { return l2 * std::m
 
 void round_conditionally(std::span<const double> values, double l2_bound, RandomBits& bits, std::span<std::int64_t> out) {
   FL_CHECK(values.size() == out.size(), "round_conditionally: wrong length");
-  // Squares add up exactly; the factor covers the rounding of the product.
-  const auto most = static_cast<Wide>(l2_bound * l2_bound * (1 - 0x1p-52));
+  const Wide most = square_below(l2_bound);
   for (int attempt = 0; attempt < kMostRoundings; ++attempt) {
     Wide squares = 0;
     std::uint64_t word = 0;

@@ -33,6 +33,7 @@ void add_clients(CLI::App& app, Action& action);
 void add_config(CLI::App& app, Action& action);
 void add_pki(CLI::App& app, Action& action);
 void add_conformance(CLI::App& app, Action& action);
+void add_privacy(CLI::App& app, Action& action);
 
 /// --set PATH=VALUE, any number of times.
 void add_set_option(CLI::App& command, std::vector<std::string>& settings);

@@ -66,6 +66,7 @@ fl::ExitCode run(int argc, char** argv) {
   fl::cli::add_config(app, action);
   fl::cli::add_pki(app, action);
   fl::cli::add_conformance(app, action);
+  fl::cli::add_privacy(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -6,9 +6,9 @@
 #include <mutex>
 #include <set>
 
-
 #include "aggregator/net/serve.h"
 #include "aggregator/store/journal.h"
+#include "fl_core/config/json_reader.h"
 #include "tests/support/toy_model.h"
 
 namespace fl {
@@ -108,7 +108,7 @@ TEST(LoopbackParity, CentralNoiseOverPoissonCohorts) {
   expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.5}}, {{"sampler", {{"name", "poisson"}, {"separation", nullptr}}}, {"privacy", {{"sampling", "poisson"}}}, {"rounds", 6}}));
 }
 TEST(LoopbackParity, AdaptiveClip) {
-  expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.1}, {"adaptive", {{"quantile", 0.5}}}}));
+  expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.1}, {"adaptive", {{"quantile", 0.5}, {"count_stddev", 3}}}}));
 }
 TEST(LoopbackParity, LocalNoise) { expect_parity(private_experiment({{"name", "local_gaussian"}, {"clip_norm", 0.5}})); }
 TEST(LoopbackParity, CorrelatedNoise) { expect_parity(private_experiment({{"name", "dp_ftrl_tree"}, {"clip_norm", 0.5}})); }
@@ -147,6 +147,24 @@ TEST(LoopbackParity, SeededNoiseIsRefusedByWhatIsDeployed) {
   secure.noise_keys = std::make_shared<SecureNoiseKeys>();
   LoopbackClient& client = federation.start_client(0, secure);
   EXPECT_THAT(client.await("warning").text, testing::HasSubstr("privacy.randomness"));
+}
+
+/// Four rounds, of which the sampler lets a client take part in two. A server that begins again asks more often than was promised.
+TEST(LoopbackParity, ADeviceTakesPartAsOftenAsWasPromisedAndNoMore) {
+  Loopback federation(private_experiment({{"name", "local_gaussian"}, {"clip_norm", 0.5}}));
+  federation.start_server();
+  federation.start_clients(0, federation.population());
+  EXPECT_EQ(federation.finish().at("rounds"), 4);
+  federation.stop_clients();
+  for (std::size_t i = 0; i < federation.population(); ++i) {
+    const auto log = read_json_file(federation.client_config(i).state + "/participations.json");
+    ASSERT_EQ(log.size(), 1U);
+    EXPECT_EQ(log.begin()->get<int>(), 2);
+  }
+  federation.config().folder = (federation.folder() / "again").string();
+  federation.start_server();
+  federation.start_clients(0, federation.population());
+  EXPECT_THAT(test::error_of([&] { federation.finish(); }), testing::HasSubstr("as often as the privacy promise allows"));
 }
 
 TEST(LoopbackParity, TheSeedMatters) {

