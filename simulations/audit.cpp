@@ -237,7 +237,9 @@ double run_trial(const Scene& scene, const fs::path& folder, std::uint64_t numbe
   options.folder = folder;
   options.privacy_noise = scene.privacy_noise;
   options.should_stop = should_stop;
-  options.on_promise = [&](const Promise& promise) { plan = promise.plan(); };
+  options.on_promise = [&](const Promise& promise) {
+    if (scene.on_device) plan = promise.plan();
+  };
   options.transport = [&](InProcess&) -> Transport& {
     auto privacy = scene.on_device ? std::make_unique<DevicePrivacy>(*plan, scene.layout->size(), *keys) : nullptr;
     clients = std::make_unique<AuditClients>(scene, present, std::move(privacy));

@@ -113,7 +113,8 @@ void PrivacyGuard::check_fixed_cohort(const Sampler& sampler) const {
   if (e.round.over_selection != 1) {
     bad_value("round.over_selection", e.round.over_selection, "1 under " + name_of(options_.mechanism) + ": who is quick enough to count depends on the others");
   }
-  if (promise_->mechanism().on_device() && name_of(e.codec) != "identity") {
+  const bool integers = promise_->mechanism().device(promise_->setting(), promise_->noise_multiplier()) != nullptr;
+  if (integers && name_of(e.codec) != "identity") {
     bad_value("codec.name", name_of(e.codec), "\"identity\" under " + name_of(options_.mechanism) + ", whose updates are integers");
   }
   const bool asks_everybody = static_cast<double>(e.round.cohort) * sampler.separation() >= static_cast<double>(parts_.population);

@@ -9,7 +9,8 @@ std::vector<PrivacyEvent> rounds(std::int64_t count) {
   return {PrivacyEvent::gaussian(0.01, 1, static_cast<std::uint64_t>(count))};
 }
 
-/// ε of that many rounds (q 0.01, σ 1, δ 1e-5) with nothing prepared: losses of one round, both directions, and composition.
+/// ε of that many rounds (q 0.01, σ 1, δ 1e-5) with nothing prepared: losses of one round, both directions, and
+/// composition.
 void PldRounds(benchmark::State& state) {
   double epsilon = 0;
   for (auto _ : state) {

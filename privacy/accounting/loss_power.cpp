@@ -11,8 +11,8 @@ namespace fl {
 namespace {
 
 constexpr double kEta = std::numeric_limits<double>::epsilon();
-/// Logarithms of what windows may leave out, relative to the δ that is looked for: mass above them, which is added to δ, and
-/// what of the tilted distribution may reappear in them.
+/// Logarithms of what windows may leave out, relative to the δ that is looked for: mass above them, which is added to
+/// δ, and what of the tilted distribution may reappear in them.
 const double kLogAbove = std::log(1e-12);
 const double kLogAliased = std::log(1e-11);
 /// Chernoff's bound on δ may be so much too large (in logarithms) before a window that was chosen by it is chosen anew.
@@ -152,7 +152,8 @@ const LossBase::Spectrum& LossBase::spectrum(int order, RealFft& fft) {
   return made;
 }
 
-LossComposition::LossComposition(std::vector<LossPower> powers, FftCache& ffts) : powers_(std::move(powers)), ffts_(ffts) {
+LossComposition::LossComposition(std::vector<LossPower> powers, FftCache& ffts)
+    : powers_(std::move(powers)), ffts_(ffts) {
   FL_CHECK(!powers_.empty(), "a composition of nothing");
   interval_ = powers_.front().base->losses().interval;
   double log_finite = 0;
@@ -294,7 +295,8 @@ std::optional<DeltaCurve> LossComposition::curve(const Window& window) {
     rounding += static_cast<double>(power.count) * kEta * (4 + tilt * far * interval_);
   }
   // Cauchy and Schwarz: Σ error · weight with weights of at most e^(-tilt (x - ε)).
-  const double weights = std::min(std::sqrt(static_cast<double>(size)), 1 / std::sqrt(-std::expm1(-2 * tilt * interval_)));
+  const double weights =
+      std::min(std::sqrt(static_cast<double>(size)), 1 / std::sqrt(-std::expm1(-2 * tilt * interval_)));
   return DeltaCurve({interval_, first, tilt, log_moment(window.order) + rounding}, std::move(values),
                     infinity_ + window.outside, error * weights);
 }

@@ -22,8 +22,8 @@ class FftCache {
   std::list<RealFft> plans_;  ///< the last used first
 };
 
-/// Privacy losses prepared for many compositions: their moments E[e^(λ · loss)] at fixed orders λ, and the transforms of their
-/// exponentially tilted forms, are computed when first asked for and kept (16 MB at most). Not thread-safe.
+/// Privacy losses prepared for many compositions: their moments E[e^(λ · loss)] at fixed orders λ, and the transforms
+/// of their exponentially tilted forms, are computed when first asked for and kept (25 MB at most). Not thread-safe.
 class LossBase {
  public:
   explicit LossBase(PrivacyLosses losses);
@@ -36,7 +36,8 @@ class LossBase {
   /// ln Σ mass · e^(order(i) · loss). REQUIRES: -kOrders <= i <= kOrders.
   double log_moment(int i);
 
-  /// ln of the transform, modulo `size` places, of mass · e^(order · loss - log_moment). Loss k·interval lies at place k mod size.
+  /// ln of the transform, modulo `size` places, of mass · e^(order · loss - log_moment). Loss k·interval lies at place
+  /// k mod size.
   struct Spectrum {
     int order;
     std::size_t size;
@@ -62,10 +63,11 @@ struct LossPower {
   std::uint64_t count = 1;
 };
 
-/// The composition of all powers, evaluated where an answer needs it: the distribution is tilted (multiplied by e^(λ · loss)) so
-/// that its bulk lies where the answer is, cut to a window whose outside is bounded by moments (Chernoff), transformed,
-/// multiplied up in logarithms and transformed back. Outside mass and rounding are added to δ. A tilt keeps δ's relative
-/// precision at any magnitude (Koskela, Jälkö, Honkela 1906.03049 compose by FFT; the tilt is that of saddle points).
+/// The composition of all powers, evaluated where an answer needs it: the distribution is tilted (multiplied by e^(λ ·
+/// loss)) so that its bulk lies where the answer is, cut to a window whose outside is bounded by moments (Chernoff),
+/// transformed, multiplied up in logarithms and transformed back. Outside mass and rounding are added to δ. A tilt
+/// keeps δ's relative precision at any magnitude (Koskela, Jälkö, Honkela 1906.03049 compose by FFT; the tilt is that
+/// of saddle points).
 class LossComposition {
  public:
   /// Most places that a window may have.
@@ -74,8 +76,8 @@ class LossComposition {
   /// REQUIRES: powers not empty, equal intervals; `ffts` outlives the object.
   LossComposition(std::vector<LossPower> powers, FftCache& ffts);
 
-  /// The larger of `at_least` (>= 0) and an ε with δ(ε) <= delta, infinity if there is none; nothing when the window would
-  /// exceed kMaxWindow.
+  /// The larger of `at_least` (>= 0) and an ε with δ(ε) <= delta, infinity if there is none; nothing when the window
+  /// would exceed kMaxWindow.
   std::optional<double> epsilon(double delta, double at_least = 0);
   /// The larger of `at_least` (>= 0) and δ(ε), for ε >= 0; nothing when the window would exceed kMaxWindow.
   std::optional<double> delta(double epsilon, double at_least = 0);
@@ -113,7 +115,7 @@ class LossComposition {
   FftCache& ffts_;
   double infinity_ = 0;
   double interval_ = 1;
-  double lowest_ = 0;   ///< sum of the lowest losses
+  double lowest_ = 0;  ///< sum of the lowest losses
   double highest_ = 0;
   double places_ = 0;
 };

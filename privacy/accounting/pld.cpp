@@ -48,7 +48,8 @@ void check_event(const PrivacyEvent& event) {
     throw ConfigError("accountant pld: cannot account for " + std::string(discrete ? "discrete_gaussian" : "skellam") +
                       " noise, only for Gaussian sums; use rdp");
   }
-  FL_CHECK(event.sampling_rate >= 0 && event.sampling_rate <= 1 && event.noise_multiplier >= 0, "a privacy event's numbers");
+  FL_CHECK(event.sampling_rate >= 0 && event.sampling_rate <= 1 && event.noise_multiplier >= 0,
+           "a privacy event's numbers");
 }
 
 }  // namespace
@@ -88,7 +89,9 @@ double PldComposer::epsilon(std::span<const PrivacyEvent> events, double delta, 
   if (parts.unprotected) return kInfinity;
   if (parts.parts.empty()) return 0;
   parts.reach = reach_for(parts.count, delta);
-  const Question question = [&](LossComposition& composition, double at_least) { return composition.epsilon(delta, at_least); };
+  const Question question = [&](LossComposition& composition, double at_least) {
+    return composition.epsilon(delta, at_least);
+  };
   return answer(parts, question, [](double value) { return value; }).value_or(kInfinity);
 }
 
@@ -137,7 +140,8 @@ std::optional<double> PldComposer::answer(const Parts& parts, const Question& qu
   while (true) {
     const Answer found = answer_on(parts, interval, question);
     if (found.value) return interval > interval_ ? *found.value : refined(parts, question, epsilon_of, found);
-    const double factor = std::exp2(std::ceil(std::log2(found.places / static_cast<double>(LossComposition::kMaxWindow))));
+    const double factor =
+        std::exp2(std::ceil(std::log2(found.places / static_cast<double>(LossComposition::kMaxWindow))));
     interval *= std::max(2.0, factor);
     if (!(interval < 1e9)) return std::nullopt;
   }

@@ -13,15 +13,16 @@
 
 namespace fl {
 
-/// Accounts with privacy loss distributions: the losses of one round are put on a grid, pessimistically (connect the dots,
-/// privacy_loss.h), composed by FFT (loss_power.h) in both directions, and the larger ε or δ is the answer.
+/// Accounts with privacy loss distributions: the losses of one round are put on a grid, pessimistically (connect the
+/// dots, privacy_loss.h), composed by FFT (loss_power.h) in both directions, and the larger ε or δ is the answer.
 ///
-/// The grid's interval is the one asked for, times a power of two where the losses of one event would need more than 2^21 places
-/// (all of them more than 2^23) or their composition more than LossComposition::kMaxWindow; and it is refined by powers of eight
-/// while the answer is below 64 intervals. Finer grids give smaller ε. Gaussian events without sampling compose exactly, to one.
+/// The grid's interval is the one asked for, times a power of two where the losses of one event would need more than
+/// 2^21 places (all of them more than 2^23) or their composition more than LossComposition::kMaxWindow; and it is
+/// refined by powers of eight while the answer is below 64 intervals. Finer grids give smaller ε. Gaussian events
+/// without sampling compose exactly, to one.
 ///
-/// Keeps the bases of the last few settings, so that ε after t rounds for many t costs one FFT each direction (milliseconds; the
-/// first one some 10 ms more). At most about 300 MB. Not thread-safe.
+/// Keeps the bases of the last few settings, so that ε after t rounds for many t costs one FFT each direction
+/// (milliseconds; the first one some 10 ms more). At most about 400 MB, a few MB for usual settings. Not thread-safe.
 class PldComposer {
  public:
   /// REQUIRES: interval > 0.
@@ -59,8 +60,10 @@ class PldComposer {
   using Question = std::function<std::optional<double>(LossComposition&, double at_least)>;
 
   static Parts merged(std::span<const PrivacyEvent> events, Adjacency adjacency);
-  std::optional<double> answer(const Parts& parts, const Question& question, const std::function<double(double)>& epsilon_of);
-  double refined(const Parts& parts, const Question& question, const std::function<double(double)>& epsilon_of, Answer coarse);
+  std::optional<double> answer(const Parts& parts, const Question& question,
+                               const std::function<double(double)>& epsilon_of);
+  double refined(const Parts& parts, const Question& question, const std::function<double(double)>& epsilon_of,
+                 Answer coarse);
   Answer answer_on(const Parts& parts, double interval, const Question& question);
   Bases bases(const GaussianLossesShape& shape);
 

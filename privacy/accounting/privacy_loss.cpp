@@ -26,8 +26,8 @@ double connect_dots(double p, double q, double low, double p_error, double q_err
 DeltaCurve::DeltaCurve(const Grid& grid, std::vector<double> masses, double elsewhere, double error)
     : grid_(grid), values_(std::move(masses)), elsewhere_(elsewhere) {
   FL_CHECK(!values_.empty(), "a curve of no masses");
-  // With a(i) = Σ_{j>=i} m(j) e^(-tilt (x_j - x_i)) and c(i) the same with the factor 1 - e^(x_i - x_j): sums of positive
-  // terms only, so that no digit is lost however small δ is.
+  // With a(i) = Σ_{j>=i} m(j) e^(-tilt (x_j - x_i)) and c(i) the same with the factor 1 - e^(x_i - x_j): sums of
+  // positive terms only, so that no digit is lost however small δ is.
   const double decay = std::exp(-grid.tilt * grid.interval);
   const double gap = -std::expm1(-grid.interval);
   const double rounding = 1 + 4 * kEta * static_cast<double>(values_.size() + 8);

@@ -8,10 +8,10 @@
 
 namespace fl {
 
-/// A discretised privacy loss distribution of one pair (P, Q): mass[i] is the probability, under P, of the loss ln(P/Q) being
-/// (first + i) · interval, and `infinity` that of outcomes which Q cannot explain. Pessimistic: its δ(ε) is nowhere below the
-/// true one. Everything here makes it by "connecting the dots" (Doroshenko, Ghazi, Kamath, Kumar, Manurangsi 2207.04380): δ is
-/// exact at every multiple of the interval and interpolated linearly in e^ε between them.
+/// A discretised privacy loss distribution of one pair (P, Q): mass[i] is the probability, under P, of the loss ln(P/Q)
+/// being (first + i) · interval, and `infinity` that of outcomes which Q cannot explain. Pessimistic: its δ(ε) is
+/// nowhere below the true one. Everything here makes it by "connecting the dots" (Doroshenko, Ghazi, Kamath, Kumar,
+/// Manurangsi 2207.04380): δ is exact at every multiple of the interval and interpolated linearly in e^ε between them.
 struct PrivacyLosses {
   double interval = 1;
   std::int64_t first = 0;
@@ -33,8 +33,8 @@ struct PrivacyLosses {
 /// REQUIRES: equal sizes, nothing negative, sums of 1 (to rounding); interval > 0.
 PrivacyLosses losses_of_outcomes(std::span<const double> upper, std::span<const double> lower, double interval);
 
-/// Losses of one sum with Gaussian noise over a Poisson sample. The noise's standard deviation is `noise_multiplier` records,
-/// and N(m) is the noise around m records.
+/// Losses of one sum with Gaussian noise over a Poisson sample. The noise's standard deviation is `noise_multiplier`
+/// records, and N(m) is the noise around m records.
 struct GaussianLosses {
   PrivacyLosses remove;  ///< P = (1 - q) N(0) + q N(1), Q = N(0); with replace_one Q = (1 - q) N(0) + q N(-1)
   PrivacyLosses add;     ///< the same pair the other way round. Empty where it would equal `remove`: q = 1, replace_one
@@ -45,8 +45,8 @@ struct GaussianLossesShape {
   double noise_multiplier = 1;
   Adjacency adjacency = Adjacency::add_or_remove_one;
   double interval = 1e-4;
-  /// Standard deviations that are looked at. What lies beyond (Φ(-11.4) = 2.1e-30) goes to `infinity` at the top, and up to
-  /// the lowest loss at the bottom.
+  /// Standard deviations that are looked at. What lies beyond (Φ(-11.4) = 2.1e-30) goes to `infinity` at the top, and
+  /// up to the lowest loss at the bottom.
   double reach = 11.4;
 
   /// About how many losses there are; infinity where the numbers would overflow.
@@ -56,9 +56,9 @@ struct GaussianLossesShape {
 /// Costs about 0.2 µs a loss. REQUIRES: shape.count() <= 2^24.
 GaussianLosses losses_of_gaussian(const GaussianLossesShape& shape);
 
-/// Connects the dots: outcomes of probability p under P and q under Q, all with losses between `low` and `low + interval`,
-/// become two masses at these ends that keep both sums. Returns the upper one; the lower one is the rest of p.
-/// The errors bound the rounding of p and q; the result is as much larger.
+/// Connects the dots: outcomes of probability p under P and q under Q, all with losses between `low` and `low +
+/// interval`, become two masses at these ends that keep both sums. Returns the upper one; the lower one is the rest of
+/// p. The errors bound the rounding of p and q; the result is as much larger.
 double connect_dots(double p, double q, double low, double p_error, double q_error, double interval);
 
 /// δ(ε) of losses on a grid, read from the masses in one pass. The masses may be tilted: the true mass of loss x is

@@ -1,18 +1,19 @@
 #include "privacy/accounting/real_fft.h"
 
 #include <cmath>
+#include <kissfft/kissfft.hh>
 #include <limits>
 #include <numbers>
 #include <vector>
 
 #include "fl_core/base/error.h"
-#include <kissfft/kissfft.hh>
 
 namespace fl {
 
 using Complex = std::complex<double>;
 
-/// A real sequence of 2m values is transformed as m complex ones (Numerical Recipes, §12.3): even places are the real parts.
+/// A real sequence of 2m values is transformed as m complex ones (Numerical Recipes, §12.3): even places are the real
+/// parts.
 struct RealFft::Tables {
   explicit Tables(std::size_t half) : forward(half, false), turns(half / 2 + 1), scratch(half) {
     // From the nearest exact angle each, so that the errors do not grow with the index.
@@ -96,8 +97,8 @@ void RealFft::inverse(std::span<Complex> spectrum, std::span<double> values) {
 }
 
 double RealFft::relative_error() const {
-  // Higham, Accuracy and Stability of Numerical Algorithms, theorem 24.2: log2(size) · η / (1 - η …) with η below 8 units in
-  // the last place for the twiddles of KISS FFT, whose angles carry the rounding of one product.
+  // Higham, Accuracy and Stability of Numerical Algorithms, theorem 24.2: log2(size) · η / (1 - η …) with η below 8
+  // units in the last place for the twiddles of KISS FFT, whose angles carry the rounding of one product.
   return 8 * std::numeric_limits<double>::epsilon() * (std::log2(static_cast<double>(size_)) + 2);
 }
 

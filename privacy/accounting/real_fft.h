@@ -7,8 +7,9 @@
 
 namespace fl {
 
-/// The discrete Fourier transform of real sequences of one fixed length, on top of KISS FFT. Making one costs about as much as
-/// two transforms, so keep it. Transforms of one object may not run at the same time (they share scratch memory).
+/// The discrete Fourier transform of real sequences of one fixed length, on top of KISS FFT. Making one costs about as
+/// much as two transforms, so keep it. Transforms of one object may not run at the same time (they share scratch
+/// memory).
 class RealFft {
  public:
   /// REQUIRES: size even and positive. Fast for sizes without prime factors beyond 5.

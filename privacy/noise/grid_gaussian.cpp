@@ -24,6 +24,12 @@ void check_stddev(double stddev) {
   }
 }
 
+/// For the multiples of a power of two that a float is: with 24 bits, those from 2^24 on are integers already. Ties to even.
+double nearest_integer(double x) {
+  constexpr double kMagic = 0x1.8p52;  // beside it a double holds integers alone
+  return std::abs(x) < 0x1p51 ? (x + kMagic) - kMagic : x;
+}
+
 std::string power(int exponent) { return "2^" + std::to_string(exponent); }
 
 }  // namespace
@@ -77,7 +83,7 @@ void add_gaussian(const GridGaussian& noise, RandomBits& bits, std::span<float> 
     noise.fill(bits, std::span(draws).first(count));
     // Rounding the sum to double and to float sees nothing but the sum, which is a multiple of the grid.
     for (std::size_t i = 0; i < count; ++i) {
-      const double units = std::nearbyint(static_cast<double>(values[i]) * per_unit);
+      const double units = nearest_integer(static_cast<double>(values[i]) * per_unit);
       values[i] = static_cast<float>((units + static_cast<double>(draws[i])) * unit);
     }
     values = values.subspan(count);

@@ -173,8 +173,7 @@ void add_privacy_audit(CLI::App& privacy, Action& action) {
   command->add_option("--trials", arguments->trials, "Trials with the canary, and as many without; default: 1000. More can show a larger epsilon")->check(CLI::Range(20, 1'000'000));
   add_workers_option(*command, arguments->workers);
   command->add_option("--seed", arguments->seed, "Makes the audit repeatable; default: the experiment's randomness, which may be the operating system's")
-      ->type_name("S")
-      ->check(CLI::NonNegativeNumber);
+      ->type_name("S");
   command->add_flag("--json", arguments->json, "One JSON object");
   command->callback([arguments, &action] { action = [arguments] { return audit_and_tell(*arguments); }; });
 }

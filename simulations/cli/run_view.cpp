@@ -41,13 +41,19 @@ void print_summary(const Experiment& experiment, const nlohmann::json& summary, 
   bool inside = true;
   const std::string expected = verdict(experiment, summary, inside);
   if (!expected.empty()) std::printf("%s\n", expected.c_str());
-  line("time", human_seconds(number("seconds")) + ", " + human_count(std::llround(number("train_samples_per_s"))) + " training examples a second, peak memory " +
-                   human_bytes(number("peak_rss_bytes")));
+  // Under a promise nobody says how many examples or bytes there were.
+  const bool counted = summary.find("privacy") == summary.end();
+  line("time", human_seconds(number("seconds")) + (counted ? ", " + human_count(std::llround(number("train_samples_per_s"))) + " training examples a second" : "") +
+                   ", peak memory " + human_bytes(number("peak_rss_bytes")));
   if (const auto privacy = summary.find("privacy"); privacy != summary.end()) {
     line("privacy", privacy_sentence(*privacy));
-    if (privacy->contains("epsilon_left")) line("", "epsilon " + privacy->at("epsilon_left").dump() + " of " + privacy->at("budget_epsilon").dump() + " left");
+    if (privacy->contains("epsilon_left")) {
+      std::array<char, 80> left{};
+      std::snprintf(left.data(), left.size(), "%.3g of epsilon %.6g is left", privacy->at("epsilon_left").get<double>(), privacy->at("budget_epsilon").get<double>());
+      line("", left.data());
+    }
   }
-  line("traffic", human_bytes(number("bytes_up")) + " up, " + human_bytes(number("bytes_down")) + " down");
+  if (number("bytes_up") > 0) line("traffic", human_bytes(number("bytes_up")) + " up, " + human_bytes(number("bytes_down")) + " down");
   line("model", summary.at("model_sha256").get<std::string>());
   line("folder", folder.string());
   line("report", (folder / "report.html").string());

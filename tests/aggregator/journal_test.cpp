@@ -283,8 +283,8 @@ TEST_F(JournalTest, NoticesDamageThatAResumeWouldNotTouch) {
 
 TEST_F(JournalTest, RefusesANewerFormat) {
   fill(0);
-  sql("PRAGMA user_version=3");
-  EXPECT_THAT(reopen_error(), HasSubstr("has format 3, this program reads up to 2; use the newer Tributary"));
+  sql("PRAGMA user_version=4");
+  EXPECT_THAT(reopen_error(), HasSubstr("has format 4, this program reads up to 3; use the newer Tributary"));
   EXPECT_THROW(reopen(), ConfigError);
   EXPECT_THROW(read(), ConfigError);
 }
@@ -341,7 +341,7 @@ TEST_F(JournalTest, ConvertsAFileOfFormatOneAndGoesOn) {
   script(format_1());
   {
     const auto store = reopen();
-    EXPECT_EQ(sql("PRAGMA user_version"), 2);
+    EXPECT_EQ(sql("PRAGMA user_version"), 3);
     EXPECT_EQ(store->meta("experiment"), "abc");
     EXPECT_EQ(store->reports().size(), 3U);
     ASSERT_TRUE(store->incomplete_report());

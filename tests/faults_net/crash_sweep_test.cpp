@@ -31,6 +31,14 @@ nlohmann::json experiment() {
   return document;
 }
 
+/// The same under a promise of differential privacy: each round is charged before it is asked for.
+nlohmann::json private_experiment() {
+  nlohmann::json document = experiment();
+  document["round"]["weighting"] = "uniform";
+  document["privacy"] = {{"mechanism", {{"name", "central_gaussian"}, {"clip_norm", 0.5}}}, {"noise_multiplier", 1.0}, {"delta", 1e-5}, {"randomness", "seeded"}};
+  return document;
+}
+
 /// Of every so many crash points one is tried; all of them when FL_WHOLE_SWEEP is set (ctest -L slow).
 long stride() { return std::getenv("FL_WHOLE_SWEEP") != nullptr ? 1 : 12; }
 
@@ -58,6 +66,9 @@ class CrashSweep : public testing::Test {
       }
       EXPECT_TRUE(last->round == k || last->round == k + 1) << "version " << last->round << " after " << k << " rounds were reported";
       EXPECT_EQ(last->model_sha256, expected_.at(last->round));
+      const bool charged = !folder.ledger().empty();
+      const auto spent = charged ? folder.ledger().back().charge.at("round").get<std::uint32_t>() : 0;
+      EXPECT_TRUE(!document_.contains("privacy") || spent >= last->round) << "released " << last->round << ", charged " << spent;
       folder.read_blob(last->model_sha256);
       if (last->state_sha256) folder.read_blob(*last->state_sha256);
     } catch (const Error& error) {
@@ -67,7 +78,7 @@ class CrashSweep : public testing::Test {
 
   /// Runs the federation; the aggregator dies at the crash and is started again. False when the crash point was never reached.
   bool run(const Crash& crash) {
-    Loopback federation(experiment());
+    Loopback federation(document_);
     auto server = spawn_server(federation, crash);
     federation.start_clients(0, 3);
     int code = server->wait();
@@ -93,7 +104,14 @@ class CrashSweep : public testing::Test {
     EXPECT_GE(tried * stride(), 60) << "three rounds make more changes than that";
   }
 
-  const std::vector<std::string> expected_ = test::simulated_hashes(experiment(), 1);
+  /// What is run.
+  void use(const nlohmann::json& document) {
+    document_ = document;
+    expected_ = test::simulated_hashes(document, 1);
+  }
+
+  nlohmann::json document_ = experiment();
+  std::vector<std::string> expected_ = test::simulated_hashes(experiment(), 1);
 };
 
 TEST_F(CrashSweep, AnUndisturbedProcessGivesTheSimulationsModels) { EXPECT_FALSE(run({})); }
@@ -101,6 +119,12 @@ TEST_F(CrashSweep, AnUndisturbedProcessGivesTheSimulationsModels) { EXPECT_FALSE
 TEST_F(CrashSweep, KilledBeforeAChange) { sweep(false, 1); }
 
 TEST_F(CrashSweep, KilledInTheMiddleOfAWrite) { sweep(true, 1 + stride() / 2); }
+
+TEST_F(CrashSweep, UnderAPromiseWhatWasSpentIsNeverLessThanWhatWasReleased) {
+  use(private_experiment());
+  EXPECT_FALSE(run({})) << "the control";
+  sweep(false, 1 + stride() / 3);
+}
 
 }  // namespace
 }  // namespace fl

@@ -140,7 +140,7 @@ TEST(LoopbackParity, SeededNoiseIsRefusedByWhatIsDeployed) {
   const auto document = private_experiment({{"name", "local_gaussian"}, {"clip_norm", 0.5}});
   Loopback federation(document);
   ServeHooks hooks;  // as fl-aggregator's: no seeded keys
-  EXPECT_THAT(test::error_of([&] { serve(federation.config(), hooks); }), testing::HasSubstr("privacy.randomness: expected \"secure\""));
+  EXPECT_THAT(test::error_of([&] { serve(federation.config(), hooks); }), testing::HasSubstr("privacy.randomness: got \"seeded\", expected \"secure\""));
   // A client that has none refuses the plan of a server that has.
   federation.start_server();
   ClientHooks secure;

@@ -1,7 +1,8 @@
+#include "privacy/accounting/pld.h"
+
 #include <mutex>
 
 #include "privacy/accounting/accountant.h"
-#include "privacy/accounting/pld.h"
 
 namespace fl {
 namespace {
@@ -10,11 +11,13 @@ struct PldOptions {
   double interval = 1e-4;
 
   void fields(Fields& f) {
-    f.number("interval", interval, {1e-7, 1}, "grid of the privacy losses; a finer one gives a slightly smaller epsilon, later");
+    f.number("interval", interval, {1e-7, 1},
+             "grid of the privacy losses; a finer one gives a slightly smaller epsilon, later");
   }
 };
 
-/// The composer keeps what it computed, so answers to one run's questions share it; a lock makes it safe for any thread.
+/// The composer keeps what it computed, so answers to one run's questions share it; a lock makes it safe for any
+/// thread.
 class Pld final : public Accountant {
  public:
   explicit Pld(const PldOptions& options) : composer_(options.interval) {}

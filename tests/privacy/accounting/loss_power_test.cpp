@@ -24,11 +24,11 @@ struct Setting {
   double sharp_to;  ///< the smallest δ that must be right, not only safe
 };
 
-// The third has a tail so heavy that the tilted distribution is wider than any window of the bulk. The fourth loses hardly
-// anything but, with probability 1e-10, a lot: between the two its δ is smaller than what doubles resolve beside both.
-// The last is nearly a Gaussian.
-const Setting kSettings[] = {{0.1, 1, 32, 0.02, 1e-24}, {0.01, 0.7, 100, 0.03, 1e-24}, {1e-3, 0.35, 50, 0.1, 1e-24},
-                             {1e-6, 0.8, 64, 0.02, 1e-10}, {0.5, 2, 2, 0.01, 1e-24}, {1, 3, 20, 0.01, 1e-24}};
+// The third has a tail so heavy that the tilted distribution is wider than any window of the bulk. The fourth loses
+// hardly anything but, with probability 1e-10, a lot: between the two its δ is smaller than what doubles resolve beside
+// both. The last is nearly a Gaussian.
+const Setting kSettings[] = {{0.1, 1, 32, 0.02, 1e-24},    {0.01, 0.7, 100, 0.03, 1e-24}, {1e-3, 0.35, 50, 0.1, 1e-24},
+                             {1e-6, 0.8, 64, 0.02, 1e-10}, {0.5, 2, 2, 0.01, 1e-24},      {1, 3, 20, 0.01, 1e-24}};
 
 class PowersOf : public testing::TestWithParam<Setting> {
  protected:
@@ -118,7 +118,8 @@ TEST(LossBase, MomentsAreSumsOverTheMasses) {
   for (const int i : {-60, -45, -20, 0, 1, 30, 45, 53, 60}) {
     double sum = 0;
     for (std::size_t j = 0; j < losses.mass.size(); ++j) {
-      sum += losses.mass[j] * std::exp(LossBase::order(i) * static_cast<double>(losses.first + static_cast<std::int64_t>(j)) * 0.013);
+      sum += losses.mass[j] *
+             std::exp(LossBase::order(i) * static_cast<double>(losses.first + static_cast<std::int64_t>(j)) * 0.013);
     }
     EXPECT_NEAR(base.log_moment(i), std::log(sum), 1e-12 * (1 + std::abs(std::log(sum)))) << i;
   }

@@ -37,12 +37,14 @@ TEST(Pld, NoNoiseIsNoPromise) {
   PldComposer pld(1e-4);
   EXPECT_EQ(pld.epsilon(rounds(1e-6, 0, 1), 1e-5, kAdd), kInfinity);
   EXPECT_EQ(pld.delta(rounds(1e-6, 0, 1), 100, kAdd), 1);
-  EXPECT_EQ(pld.epsilon(Events{PrivacyEvent::gaussian(0.1, 5, 10), PrivacyEvent::gaussian(0.1, 0, 1)}, 1e-5, kReplace), kInfinity);
+  EXPECT_EQ(pld.epsilon(Events{PrivacyEvent::gaussian(0.1, 5, 10), PrivacyEvent::gaussian(0.1, 0, 1)}, 1e-5, kReplace),
+            kInfinity);
 }
 
 TEST(Pld, GaussiansWithoutSamplingAreExactWhateverTheirNumber) {
   PldComposer pld(1e-4);
-  const Events events{PrivacyEvent::gaussian(1, 10, 50), PrivacyEvent::gaussian(1, 40, 3'000), PrivacyEvent::gaussian(1, 7, 1)};
+  const Events events{PrivacyEvent::gaussian(1, 10, 50), PrivacyEvent::gaussian(1, 40, 3'000),
+                      PrivacyEvent::gaussian(1, 7, 1)};
   const double sigma = 1 / std::sqrt(50 / 100.0 + 3'000 / 1600.0 + 1 / 49.0);
   for (const double delta : {1e-3, 1e-5, 1e-12}) {
     EXPECT_NEAR(pld.epsilon(events, delta, kAdd), gaussian_epsilon(sigma, delta), 1e-7) << delta;
@@ -50,7 +52,8 @@ TEST(Pld, GaussiansWithoutSamplingAreExactWhateverTheirNumber) {
   }
 }
 
-// Settings at the ends of every range: the answer is finite, never negative, and no less than for one of the hundred rounds.
+// Settings at the ends of every range: the answer is finite, never negative, and no less than for one of the hundred
+// rounds.
 TEST(Pld, ExtremeSettingsHaveSafeAnswers) {
   PldComposer pld(1e-3);
   for (const double q : {1e-6, 0.01, 0.9, 1.0}) {
@@ -69,9 +72,9 @@ TEST(Pld, ExtremeSettingsHaveSafeAnswers) {
   }
 }
 
-// One round with q = 1e-6, σ = 0.1, a record removed. The outcome x has the loss ln(1 - q + q e^(100 x - 50)), which is 20 at
-// x = 0.5 + 0.01 ln((e^20 - 1 + q) / q) = 0.8381551. So δ(20) = q Φ((1 - x) / σ) - (e^20 - 1 + q) Φ(-x / σ)
-// = 1e-6 · 0.947217 - 4.85165e8 · 2.61174e-17 = 9.34546e-7. A million rounds see the record, mostly, with 1 - 1/e.
+// One round with q = 1e-6, σ = 0.1, a record removed. The outcome x has the loss ln(1 - q + q e^(100 x - 50)), which is
+// 20 at x = 0.5 + 0.01 ln((e^20 - 1 + q) / q) = 0.8381551. So δ(20) = q Φ((1 - x) / σ) - (e^20 - 1 + q) Φ(-x / σ) =
+// 1e-6 · 0.947217 - 4.85165e8 · 2.61174e-17 = 9.34546e-7. A million rounds see the record, mostly, with 1 - 1/e.
 TEST(Pld, RareParticipationWithLittleNoise) {
   PldComposer pld(1e-3);
   EXPECT_NEAR(pld.delta(rounds(1e-6, 0.1, 1), 20, kAdd), 9.34546e-7, 1e-11);
@@ -79,7 +82,8 @@ TEST(Pld, RareParticipationWithLittleNoise) {
   EXPECT_EQ(pld.epsilon(rounds(1e-6, 0.1, 1), 1e-5, kAdd), 0);
 }
 
-// One Gaussian round of σ = 10^4: exact 3e-5-ish ε, far below the default interval; a grid of 1e-4 alone would say 1e-4.
+// One Gaussian round of σ = 10^4: exact 3e-5-ish ε, far below the default interval; a grid of 1e-4 alone would say
+// 1e-4.
 TEST(Pld, TinyEpsilonsGetAFinerGrid) {
   PldComposer pld(1e-4);
   for (const double sigma : {200.0, 1e4, 1e5}) {
@@ -162,7 +166,9 @@ TEST(Pld, IntervalIsAnOption) {
   const auto coarse = accountants().create({{"name", "pld"}, {"interval", 0.05}}, "accountant");
   const auto fine = accountants().create({{"name", "pld"}}, "accountant");
   EXPECT_GT(coarse->epsilon(rounds(0.05, 1, 200), 1e-6, kAdd), fine->epsilon(rounds(0.05, 1, 200), 1e-6, kAdd) * 1.01);
-  EXPECT_THAT(test::error_of([] { (void)accountants().create({{"name", "pld"}, {"interval", 0}}, "accountant"); }),
+  EXPECT_THAT(test::error_of([] {
+                (void)accountants().create({{"name", "pld"}, {"interval", 0}}, "accountant");
+              }),
               testing::HasSubstr("accountant.interval"));
 }
 
@@ -193,7 +199,8 @@ TEST(PldProperties, HoldForAThousandRandomSettings) {
     PldComposer pld(s.interval);
     const Events events = rounds(s.q, s.z, s.count);
     const double epsilon = pld.epsilon(events, s.delta, kAdd);
-    SCOPED_TRACE(testing::Message() << i << ": q " << s.q << " z " << s.z << " count " << s.count << " delta " << s.delta);
+    SCOPED_TRACE(testing::Message() << i << ": q " << s.q << " z " << s.z << " count " << s.count << " delta "
+                                    << s.delta);
     ASSERT_GE(epsilon, 0);
     ASSERT_LE(epsilon, rdp->epsilon(events, s.delta, kAdd) + 1e-4);
     ASSERT_LE(epsilon, pld.epsilon(rounds(s.q, s.z, s.count + s.count / 10 + 1), s.delta, kAdd) + 1e-9);
@@ -226,7 +233,8 @@ TEST(PldProperties, CalibrationNeverUnderNoisesInAThousandRandomSettings) {
     const Setting s = random_setting(rng);
     const double target = 0.3 * std::pow(60, rng.uniform());
     const Adjacency adjacency = rng.below(2) == 0 ? kAdd : kReplace;
-    SCOPED_TRACE(testing::Message() << i << ": q " << s.q << " count " << s.count << " delta " << s.delta << " target " << target);
+    SCOPED_TRACE(testing::Message() << i << ": q " << s.q << " count " << s.count << " delta " << s.delta << " target "
+                                    << target);
     const auto events = [&](double z) { return rounds(s.q, z, s.count); };
     const double z = calibrate(*pld, events, target, s.delta, adjacency);
     ASSERT_LE(pld->epsilon(events(z), s.delta, adjacency), target);

@@ -13,7 +13,8 @@ namespace {
 using test::Vector;
 using test::vectors_of;
 
-/// What is demanded of a PLD at interval 1e-4: this far from another library's, and no further below Microsoft's PRV estimate.
+/// What is demanded of a PLD at interval 1e-4: this far from another library's, and no further below Microsoft's PRV
+/// estimate.
 constexpr double kTolerance = 1e-4;
 constexpr double kBelowPrv = 2e-5;
 
@@ -42,7 +43,8 @@ TEST_F(PldVectors, EpsilonIsThatOfOtherLibraries) {
     const double found = epsilon(vector);
     // The tolerance of two vectors is that of their three printed digits; that of others is a looser one than ours.
     const bool printed = vector.id == "V057" || vector.id == "V058";
-    EXPECT_NEAR(found, vector.epsilon, printed ? vector.tolerance : std::min(vector.tolerance, kTolerance)) << vector.id;
+    EXPECT_NEAR(found, vector.epsilon, printed ? vector.tolerance : std::min(vector.tolerance, kTolerance))
+        << vector.id;
     const nlohmann::json recheck = recheck_of(vector.id);
     if (recheck.contains("prv_estimate") && !recheck["prv_estimate"].is_null()) {
       EXPECT_GE(found, recheck["prv_estimate"].get<double>() - kBelowPrv) << vector.id;
@@ -50,11 +52,12 @@ TEST_F(PldVectors, EpsilonIsThatOfOtherLibraries) {
   }
 }
 
-// Upper bounds of pytorch/opacus@4d0ebc84613d:opacus/tests/prv_accountant.py: its estimate + 0.01. The PLD values are those of
-// google/differential-privacy@b5b0286e313b's PLDAccountant at interval 1e-4, computed for this comparison.
+// Upper bounds of pytorch/opacus@4d0ebc84613d:opacus/tests/prv_accountant.py: its estimate + 0.01. The PLD values are
+// those of google/differential-privacy@b5b0286e313b's PLDAccountant at interval 1e-4, computed for this comparison.
 TEST_F(PldVectors, EpsilonIsBelowPrvUpperBoundsAndThatOfGooglesPld) {
-  const std::map<std::string, double> google{{"V012", 0.0189619}, {"V016", 1.27356},  {"V020", 5.66179}, {"V024", 0.061314},
-                                             {"V028", 4.16261},   {"V032", 0.296706}, {"V036", 13.9507}, {"V040", 0.3019}};
+  const std::map<std::string, double> google{{"V012", 0.0189619}, {"V016", 1.27356}, {"V020", 5.66179},
+                                             {"V024", 0.061314},  {"V028", 4.16261}, {"V032", 0.296706},
+                                             {"V036", 13.9507},   {"V040", 0.3019}};
   for (const Vector& vector : vectors_of("forward", "prv_upper")) {
     const double found = epsilon(vector);
     EXPECT_LT(found, vector.epsilon) << vector.id;
@@ -68,7 +71,8 @@ TEST_F(PldVectors, EpsilonIsBelowPrvUpperBoundsAndThatOfGooglesPld) {
 
 // The central limit is no bound: opacus/tests/accountants_test.py has 6.5998 where the PLD is 6.7671.
 TEST_F(PldVectors, CentralLimitIsBelow) {
-  for (const Vector& vector : vectors_of("forward", "gdp_clt")) EXPECT_GT(epsilon(vector), vector.epsilon + 0.1) << vector.id;
+  for (const Vector& vector : vectors_of("forward", "gdp_clt"))
+    EXPECT_GT(epsilon(vector), vector.epsilon + 0.1) << vector.id;
 }
 
 TEST_F(PldVectors, DeltaIsThatOfOtherLibraries) {
@@ -80,7 +84,8 @@ TEST_F(PldVectors, DeltaIsThatOfOtherLibraries) {
 TEST_F(PldVectors, DeltaOfComposedGaussiansIsExact) {
   int seen = 0;
   std::vector<Vector> vectors = vectors_of("delta_for_epsilon", "exact_hockey_stick");
-  for (const Vector& vector : vectors_of("delta_for_epsilon_heterogeneous", "exact_hockey_stick")) vectors.push_back(vector);
+  for (const Vector& vector : vectors_of("delta_for_epsilon_heterogeneous", "exact_hockey_stick"))
+    vectors.push_back(vector);
   for (const Vector& vector : vectors) {
     if (vector.adjacency != "add_or_remove_one") continue;
     EXPECT_NEAR(delta(vector), vector.delta, vector.tolerance) << vector.id;

@@ -68,7 +68,8 @@ PrivacyLosses direction_of(const Vector& vector, double interval) {
 TEST(PldLossVectors, HockeyStickOfOneSampledGaussianInEachDirection) {
   int seen = 0;
   for (const Vector& vector : vectors_of("delta_for_epsilon", "exact_hockey_stick")) {
-    if (vector.mechanism != "poisson_subsampled_gaussian" && !(vector.mechanism == "gaussian" && vector.steps == 1)) continue;
+    if (vector.mechanism != "poisson_subsampled_gaussian" && !(vector.mechanism == "gaussian" && vector.steps == 1))
+      continue;
     EXPECT_NEAR(direction_of(vector, 1e-4).delta(vector.epsilon), vector.delta, vector.tolerance) << vector.id;
     ++seen;
   }
@@ -166,7 +167,8 @@ TEST(PrivacyLoss, MassesSumToOneAndExplainTheOtherSide) {
           double explained = 0;  // Q's probability of all outcomes: at most 1 for a pessimistic distribution
           for (std::size_t i = 0; i < one->mass.size(); ++i) {
             EXPECT_GE(one->mass[i], 0);
-            explained += one->mass[i] * std::exp(-static_cast<double>(one->first + static_cast<std::int64_t>(i)) * one->interval);
+            explained += one->mass[i] *
+                         std::exp(-static_cast<double>(one->first + static_cast<std::int64_t>(i)) * one->interval);
           }
           EXPECT_LE(explained, 1 + 1e-12) << q << ' ' << sigma;
         }
@@ -209,7 +211,8 @@ TEST(PrivacyLoss, DistributionsOfUnlikeIntervalsRefuseToCompose) {
   EXPECT_THAT(test::error_of([&] { (void)a.composed_with(b); }), testing::HasSubstr("same interval"));
 }
 
-/// The losses of any (ε, δ)-private mechanism are at most these: randomised response that fails openly with probability δ.
+/// The losses of any (ε, δ)-private mechanism are at most these: randomised response that fails openly with probability
+/// δ.
 PrivacyLosses worst_of(double epsilon, double delta) {
   const double yes = (1 - delta) * std::exp(epsilon) / (1 + std::exp(epsilon));
   PrivacyLosses losses{epsilon, -1, {1 - delta - yes, 0, yes}, delta};

@@ -21,7 +21,8 @@ std::vector<double> random_values(std::size_t size) {
 }
 
 TEST(RealFft, IsTheSumOfTheDefinition) {
-  for (const std::size_t size : {std::size_t{2}, std::size_t{6}, std::size_t{16}, std::size_t{24}, std::size_t{40}, std::size_t{98}}) {
+  for (const std::size_t size :
+       {std::size_t{2}, std::size_t{6}, std::size_t{16}, std::size_t{24}, std::size_t{40}, std::size_t{98}}) {
     const std::vector<double> values = random_values(size);
     std::vector<Complex> spectrum(size / 2 + 1);
     RealFft fft(size);
@@ -29,7 +30,8 @@ TEST(RealFft, IsTheSumOfTheDefinition) {
     for (std::size_t k = 0; k <= size / 2; ++k) {
       Complex sum = 0;
       for (std::size_t j = 0; j < size; ++j) {
-        sum += values[j] * std::polar(1.0, -2 * std::numbers::pi * static_cast<double>(j * k % size) / static_cast<double>(size));
+        sum += values[j] *
+               std::polar(1.0, -2 * std::numbers::pi * static_cast<double>(j * k % size) / static_cast<double>(size));
       }
       EXPECT_LT(std::abs(spectrum[k] - sum), 1e-13) << "size " << size << ", frequency " << k;
     }
@@ -37,7 +39,8 @@ TEST(RealFft, IsTheSumOfTheDefinition) {
 }
 
 TEST(RealFft, InverseGivesTheValuesBackWithinItsErrorBound) {
-  for (const std::size_t size : {std::size_t{2}, std::size_t{16}, std::size_t{40}, std::size_t{96}, std::size_t{65536}, std::size_t{81920}}) {
+  for (const std::size_t size :
+       {std::size_t{2}, std::size_t{16}, std::size_t{40}, std::size_t{96}, std::size_t{65536}, std::size_t{81920}}) {
     const std::vector<double> values = random_values(size);
     std::vector<Complex> spectrum(size / 2 + 1);
     std::vector<double> back(size);

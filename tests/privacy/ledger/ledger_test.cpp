@@ -81,7 +81,7 @@ TEST(Ledger, RoundsAndEpsilonNeverGoBack) {
 
 TEST(Ledger, NoFileContentIsTakenForAHead) {
   const auto entries = ledger_of(2);
-  for (const std::string text : {"", "x", "2", "2 ", "0 " + entries[0].hash + "\n", "99999999999999999999 a\n", "2 " + entries[0].hash + "\n", "2 " + entries[1].hash}) {
+  for (const std::string& text : std::vector<std::string>{"", "x", "2", "2 ", "0 " + entries[0].hash + "\n", "99999999999999999999 a\n", "2 " + entries[0].hash + "\n", "2 " + entries[1].hash}) {
     EXPECT_NE(ledger_fault(entries, text, 2), "") << text;
   }
 }

@@ -153,13 +153,13 @@ TEST(GridGaussian, FinestGridIsTheFinestThatHolds) {
 
 TEST(AddGaussian, AddsDrawsToValuesOnTheGrid) {
   const GridGaussian noise(1.0, -10);
-  std::vector<float> values = {0.0F, 1.0F, -2.00048828125F, 1e6F, 0.3F};
+  std::vector<float> values = {0.0F, 1.0F, -2.00048828125F, 1e6F, 0.3F, 0x1.234568p60F};
   RandomBits bits(test::key_of(8));
   add_gaussian(noise, bits, values);
-  const auto draws = draws_of(noise, 8, 5);
-  // In units of 1/1024: 0, 1024, -2048.5 (a tie, to even), 1.024e9, 307.2.
-  const double before[] = {0, 1024, -2048, 1.024e9, 307};
-  for (std::size_t i = 0; i < 5; ++i) {
+  const auto draws = draws_of(noise, 8, 6);
+  // In units of 1/1024: 0, 1024, -2048.5 (a tie, to even), 1.024e9, 307.2, and a large one.
+  const double before[] = {0, 1024, -2048, 1.024e9, 307, 0x1.234568p70};
+  for (std::size_t i = 0; i < values.size(); ++i) {
     EXPECT_EQ(values[i], static_cast<float>((before[i] + static_cast<double>(draws[i])) / 1024)) << i;
   }
 }
