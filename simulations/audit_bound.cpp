@@ -34,9 +34,10 @@ double roughly_upper(std::size_t successes, std::size_t trials) {
   return (rate + squared / 2 + kDeviations * std::sqrt(rate * (1 - rate) / n + squared / (4 * n))) / (1 + squared);
 }
 
-double bound_of(double fpr, double fnr, double delta) {
-  const auto one = [&](double a, double b) { return 1 - delta - b > 0 ? std::log((1 - delta - b) / a) : 0.0; };
-  return std::max({0.0, one(fpr, fnr), one(fnr, fpr)});
+/// Below 0 where the rates prove nothing.
+double proven(double fpr, double fnr, double delta) {
+  const auto one = [&](double a, double b) { return 1 - delta - b > 0 ? std::log((1 - delta - b) / a) : -INFINITY; };
+  return std::max(one(fpr, fnr), one(fnr, fpr));
 }
 
 /// Midway between two neighbouring scores, so that where the two kinds lie apart the threshold lies between them.
@@ -47,14 +48,14 @@ double choose_threshold(std::span<const double> with, std::span<const double> wi
   std::sort(absent.begin(), absent.end());
   std::vector<double> all(present.size() + absent.size());
   std::merge(present.begin(), present.end(), absent.begin(), absent.end(), all.begin());
-  double best = 0;
+  double best = -INFINITY;
   double threshold = all.front();
   for (std::size_t i = 1; i < all.size(); ++i) {
     if (all[i] == all[i - 1]) continue;
     const double candidate = all[i - 1] + (all[i] - all[i - 1]) / 2;
     const auto missed = static_cast<std::size_t>(std::lower_bound(present.begin(), present.end(), candidate) - present.begin());
     const auto rightly = static_cast<std::size_t>(std::lower_bound(absent.begin(), absent.end(), candidate) - absent.begin());
-    const double bound = bound_of(roughly_upper(absent.size() - rightly, absent.size()), roughly_upper(missed, present.size()), delta);
+    const double bound = proven(roughly_upper(absent.size() - rightly, absent.size()), roughly_upper(missed, present.size()), delta);
     if (bound > best) {
       best = bound;
       threshold = candidate;
@@ -87,14 +88,15 @@ EpsilonBound epsilon_lower_bound(std::span<const double> with, std::span<const d
   for (const double score : with.subspan(half)) bound.false_negatives += score < bound.threshold ? 1 : 0;
   for (const double score : without.subspan(half)) bound.false_positives += score >= bound.threshold ? 1 : 0;
   const double level = (1 - confidence) / 2;
-  bound.epsilon = bound_of(clopper_pearson_upper(bound.false_positives, bound.evaluated, level),
-                           clopper_pearson_upper(bound.false_negatives, bound.evaluated, level), delta);
+  const double fpr = clopper_pearson_upper(bound.false_positives, bound.evaluated, level);
+  const double fnr = clopper_pearson_upper(bound.false_negatives, bound.evaluated, level);
+  bound.epsilon = std::max(0.0, proven(fpr, fnr, delta));
   return bound;
 }
 
 double most_epsilon(std::size_t trials, double delta, double confidence) {
   const double upper = clopper_pearson_upper(0, trials - trials / 2, (1 - confidence) / 2);
-  return bound_of(upper, upper, delta);
+  return std::max(0.0, proven(upper, upper, delta));
 }
 
 }  // namespace fl

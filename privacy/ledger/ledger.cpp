@@ -17,7 +17,8 @@ std::string hash_of(const std::string& before, std::uint64_t number, const nlohm
 
 std::uint64_t round_of(const LedgerEntry& entry) {
   const auto round = entry.charge.find("round");
-  return round != entry.charge.end() && round->is_number_unsigned() ? round->get<std::uint64_t>() : 0;
+  const bool whole = round != entry.charge.end() && round->is_number_integer() && (round->is_number_unsigned() || round->get<std::int64_t>() >= 0);
+  return whole ? round->get<std::uint64_t>() : 0;
 }
 
 /// Infinite where the entry says null.

@@ -23,9 +23,10 @@ constexpr int kDigits = 4;
 constexpr double kProgressSeconds = 5;
 
 constexpr const char* kHow =
-    "Each trial is a whole run through the real engine, sampler and mechanism with the run's noise, in which a canary, the worst client there\n"
-    "can be, takes part or not; a lower bound on epsilon (95 % confidence) follows from how well the trials can be told apart. Nobody trains: the\n"
-    "other clients answer zero and the server's learning rate is 1, so this audits the mechanism in its place, not the training.\n"
+    "Each trial is a whole run through the real engine, sampler and mechanism with the run's noise, in which a canary, the worst client\n"
+    "there can be, takes part or not; a lower bound on epsilon (95 % confidence) follows from how well the trials can be told apart. Nobody\n"
+    "trains: the other clients answer zero and the server's learning rate is 1, so this audits the mechanism in its place, not the training.\n"
+    "It takes trials x rounds x parameters: --set model='{\"name\": \"logistic\"}' and --set rounds=4 are quick and attack the same noise.\n"
     "Exit code 6 when the bound is above the claim: then the promise is broken. A bound below it is no proof.";
 
 struct AuditArguments {

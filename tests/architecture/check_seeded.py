@@ -12,7 +12,9 @@ SYMBOL = "fl::SeededNoiseKeys::"
 
 
 def holds(program):
-    run = subprocess.run(["nm", "-C", program], check=True, capture_output=True, text=True)
+    run = subprocess.run(["nm", "-C", program], capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(f"{program}: nm cannot read it: {run.stderr.strip()}")
     symbols = run.stdout.splitlines()
     if not any(" main" in line for line in symbols):
         raise SystemExit(f"{program}: no symbols, it was stripped; expected one as the build leaves it")

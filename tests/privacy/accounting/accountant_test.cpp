@@ -128,12 +128,13 @@ TEST(Calibrate, FindsTheNoiseInFewTries) {
 }
 
 TEST(Calibrate, KeepsItsWordOverWrinklesAndSteps) {
-  // A wave of 1e-5, and stairs: nothing to interpolate.
+  // Waves, the larger ones more than the step that is looked at in the end, and stairs: nothing to interpolate.
   const MadeUp wrinkled([](double z) { return 5 / z * (1 + 1e-5 * std::sin(1e6 * z)); });
+  const MadeUp rough([](double z) { return 5 / z * (1 + 2e-3 * std::sin(1e5 * z)); });
   const MadeUp stairs([](double z) { return std::ceil(200 / z) / 100; });
   const MadeUp cliff([](double z) { return z < 37.5 ? std::numeric_limits<double>::infinity() : 0.0; });
-  for (const MadeUp* made_up : {&wrinkled, &stairs, &cliff}) {
-    for (const double target : {0.011, 0.1, 1.0, 7.77, 40.0}) {
+  for (const MadeUp* made_up : {&wrinkled, &rough, &stairs, &cliff}) {
+    for (const double target : {0.011, 0.03, 0.1, 0.5, 1.0, 2.5, 7.77, 13.0, 40.0}) {
       made_up->asked = 0;
       const double z = calibrate(*made_up, one, target, 1e-5, kAddRemove);
       EXPECT_LE(made_up->asked, 40) << target;
@@ -245,9 +246,13 @@ TEST(AccountantProperties, ReplacingCostsAtLeastAsMuch) {
   Rng rng(53, Purpose::synthetic_data);
   for (int i = 0; i < 1000; ++i) {
     const char* name = i % 3 == 0 ? "rdp" : i % 3 == 1 ? "zcdp" : "gaussian";
-    const Setting setting = random_setting(rng, false);
+    Setting setting = random_setting(rng, false);
     const auto a = accountant(name);
-    EXPECT_GE(a->epsilon(setting.events(), setting.delta, kReplace), a->epsilon(setting.events(), setting.delta, kAddRemove)) << name;
+    const double replacing = a->epsilon(setting.events(), setting.delta, kReplace);
+    EXPECT_GE(replacing, a->epsilon(setting.events(), setting.delta, kAddRemove)) << name;
+    // A record that changes moves the sum twice as far as one that is added.
+    setting.z /= 2;
+    EXPECT_NEAR(replacing, a->epsilon(setting.events(), setting.delta, kAddRemove), 1e-12 * replacing) << name;
   }
 }
 

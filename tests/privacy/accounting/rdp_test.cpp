@@ -92,6 +92,14 @@ TEST(Rdp, IsTheExactDivergence) {
   }
 }
 
+TEST(Rdp, IsPreciseForAVanishingSamplingRate) {
+  // The divergence is (α/2) q² (e^{1/σ²} − 1) but for a factor 1 + O(q).
+  for (const double order : {1.5, 2.0, 2.5, 10.0}) {
+    const double leading = order / 2 * 1e-20 * std::expm1(1);
+    EXPECT_NEAR(subsampled_gaussian_rdp(1e-10, 1, order) / leading, 1, 1e-6) << order;
+  }
+}
+
 TEST(Rdp, FractionalOrdersContinueTheIntegerOnes) {
   // Sum and quadrature are two ways to one function: close to an integer they must agree to the distance times the slope.
   for (const double sigma : {0.15, 0.7, 3.0, 40.0}) {
