@@ -18,8 +18,9 @@ constexpr double kNarrow = 1.0005;
 /// How far beside the estimated root is tried: two tries of either side make a bracket of 1.0003.
 constexpr double kBeside = 1.00015;
 
-/// Searches z with ε(low) > target >= ε(high) by false position in log z and log ε, where ε of a composition is nearly a line,
-/// and by bisection where that does not halve the bracket: no smoothness is needed, only that the ends stay what they are.
+/// Searches z with ε(low) > target >= ε(high) by false position in log z and log ε, where ε of a composition is nearly
+/// a line, and by bisection where that does not halve the bracket: no smoothness is needed, only that the ends stay
+/// what they are.
 class Calibration {
  public:
   Calibration(const Accountant& accountant, const EventsOf& events, double epsilon, double delta, Adjacency adjacency)
@@ -54,8 +55,9 @@ class Calibration {
     if (try_at(z)) {
       while (try_at(z = std::min(kMostMultiplier, z * factor))) {
         if (z >= kMostMultiplier) {
-          throw ConfigError("privacy.epsilon: " + nlohmann::json(target_).dump() + " at delta " + nlohmann::json(delta_).dump() +
-                            "; no noise multiplier up to 1e6 is enough; expected a larger epsilon or delta, or fewer rounds");
+          throw ConfigError(
+              "privacy.epsilon: " + nlohmann::json(target_).dump() + " at delta " + nlohmann::json(delta_).dump() +
+              "; no noise multiplier up to 1e6 is enough; expected a larger epsilon or delta, or fewer rounds");
         }
         factor = std::min(1000.0, factor * 2);
       }
@@ -104,7 +106,8 @@ AccountantRegistry& accountants() {
   return registry;
 }
 
-double calibrate(const Accountant& accountant, const EventsOf& events, double epsilon, double delta, Adjacency adjacency) {
+double calibrate(const Accountant& accountant, const EventsOf& events, double epsilon, double delta,
+                 Adjacency adjacency) {
   return Calibration(accountant, events, epsilon, delta, adjacency).run();
 }
 
@@ -112,7 +115,8 @@ void check_events(std::span<const PrivacyEvent> events) {
   const auto check = [](const char* name, double value, double most) {
     if (value >= 0 && value <= most) return;
     const std::string expected = std::isinf(most) ? "not negative" : "from 0 to 1";
-    throw ConfigError(std::string("privacy event: ") + name + " " + std::to_string(value) + "; expected a number that is " + expected);
+    throw ConfigError(std::string("privacy event: ") + name + " " + std::to_string(value) +
+                      "; expected a number that is " + expected);
   };
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   for (const PrivacyEvent& event : events) {

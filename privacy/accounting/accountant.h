@@ -10,8 +10,8 @@
 
 namespace fl {
 
-/// Composes events to one promise (ε, δ). Every number is an upper bound: what is numerically unsure is rounded up. Immutable
-/// after construction; any thread.
+/// Composes events to one promise (ε, δ). Every number is an upper bound: what is numerically unsure is rounded up.
+/// Immutable after construction; any thread.
 class Accountant {
  public:
   virtual ~Accountant() = default;
@@ -30,12 +30,13 @@ AccountantRegistry& accountants();
 /// The events of a run as a function of its noise multiplier (smaller noise never gives a smaller ε).
 using EventsOf = std::function<std::vector<PrivacyEvent>(double noise_multiplier)>;
 
-/// The smallest noise multiplier, to 0.05 %, whose ε does not exceed `epsilon`: ε(result) <= epsilon < ε(0.999 · result).
-/// Throws ConfigError when no multiplier up to 1e6 is enough.
-double calibrate(const Accountant& accountant, const EventsOf& events, double epsilon, double delta, Adjacency adjacency);
+/// The smallest noise multiplier, to 0.05 %, whose ε does not exceed `epsilon`: ε(result) <= epsilon < ε(0.999 ·
+/// result). Throws ConfigError when no multiplier up to 1e6 is enough.
+double calibrate(const Accountant& accountant, const EventsOf& events, double epsilon, double delta,
+                 Adjacency adjacency);
 
-/// What every accountant asks of its input: throws ConfigError "privacy event: …" for a sampling rate outside 0 to 1, and for a noise
-/// multiplier, a standard deviation or a bound that is negative or not a number.
+/// What every accountant asks of its input: throws ConfigError "privacy event: …" for a sampling rate outside 0 to 1,
+/// and for a noise multiplier, a standard deviation or a bound that is negative or not a number.
 void check_events(std::span<const PrivacyEvent> events);
 
 /// "add_or_remove_one", "replace_one".

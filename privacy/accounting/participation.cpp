@@ -12,23 +12,24 @@ namespace {
 constexpr std::uint32_t kMaxSteps = 1u << 24;
 constexpr std::uint32_t kMaxTreeSteps = 1u << 17;
 
-/// A best value for every demand on the free rounds at the end: `value` holds while at most `free` rounds after the client's last
-/// one are asked for. A table has falling `free` and rising `value`.
+/// A best value for every demand on the free rounds at the end: `value` holds while at most `free` rounds after the
+/// client's last one are asked for. A table has falling `free` and rising `value`.
 struct Step {
   std::uint32_t free;
   std::int64_t value;
 };
 using Steps = std::vector<Step>;
 
-/// What a client can reach in a row of rounds: at[c][a] for c > 0 participations, the first of them after at least a < separation
-/// free rounds. Values leave out the row's own node.
+/// What a client can reach in a row of rounds: at[c][a] for c > 0 participations, the first of them after at least a <
+/// separation free rounds. Values leave out the row's own node.
 struct Row {
   std::uint64_t size = 1;
   std::vector<std::vector<Steps>> at;
   std::uint64_t most() const { return at.size() - 1; }
 };
 
-/// Dynamic programming over dyadic rows: a row of 2^(l+1) is two equal rows of 2^l that keep the separation between them.
+/// Dynamic programming over dyadic rows: a row of 2^(l+1) is two equal rows of 2^l that keep the separation between
+/// them.
 class TreeSearch {
  public:
   TreeSearch(std::uint64_t participations, std::uint32_t separation, std::uint32_t steps, bool right_nodes)
@@ -42,12 +43,14 @@ class TreeSearch {
   double maximum();
 
  private:
-  /// Without a limit on participations more are better, so no gap has room for another one: every 2 separation - 1 rounds hold one.
+  /// Without a limit on participations more are better, so no gap has room for another one: every 2 separation - 1
+  /// rounds hold one.
   std::uint64_t fewest(std::uint64_t size) const { return limited_ ? 0 : size / (2 * std::uint64_t{separation_} - 1); }
   std::uint64_t most(std::uint64_t size) const { return std::min(limit_, (size + separation_ - 1) / separation_); }
   Row leaf() const;
   Row joined(const Row& left, const Row& right, bool top) const;
-  void join_into(const Row& left, const Row& right, std::uint64_t count_left, std::uint64_t count_right, std::uint32_t lead, std::int64_t nodes) const;
+  void join_into(const Row& left, const Row& right, std::uint64_t count_left, std::uint64_t count_right,
+                 std::uint32_t lead, std::int64_t nodes) const;
   void offer(std::uint32_t free, std::int64_t value) const { best_[free] = std::max(best_[free], value); }
   /// The best of what was offered, every `free` below `end`.
   Steps collect(std::uint32_t end) const;
@@ -81,9 +84,10 @@ Steps TreeSearch::collect(std::uint32_t end) const {
   return steps;
 }
 
-/// Offers all ways to have these counts left and right after `lead` free rounds; `nodes` is what the two rows' own nodes add.
-void TreeSearch::join_into(const Row& left, const Row& right, std::uint64_t count_left, std::uint64_t count_right, std::uint32_t lead,
-                           std::int64_t nodes) const {
+/// Offers all ways to have these counts left and right after `lead` free rounds; `nodes` is what the two rows' own
+/// nodes add.
+void TreeSearch::join_into(const Row& left, const Row& right, std::uint64_t count_left, std::uint64_t count_right,
+                           std::uint32_t lead, std::int64_t nodes) const {
   const std::uint32_t last = separation_ - 1;
   if (count_left == 0) {
     const std::uint64_t rest = lead > left.size ? lead - left.size : 0;
@@ -99,8 +103,8 @@ void TreeSearch::join_into(const Row& left, const Row& right, std::uint64_t coun
   }
 }
 
-/// `top`: a row of the forest, of which only the total value matters and nothing comes before it. Without a limit its count does not matter
-/// either and all is kept at count 1.
+/// `top`: a row of the forest, of which only the total value matters and nothing comes before it. Without a limit its
+/// count does not matter either and all is kept at count 1.
 Row TreeSearch::joined(const Row& left, const Row& right, bool top) const {
   Row row;
   row.size = left.size + right.size;
@@ -118,7 +122,8 @@ Row TreeSearch::joined(const Row& left, const Row& right, bool top) const {
       for (std::uint64_t count_left = from; count_left <= std::min(count, left.most()); ++count_left) {
         const std::uint64_t count_right = count - count_left;
         // In the forest the left row has its nodes counted, and every tree is a left node.
-        const std::int64_t nodes = top ? square(count_right) : square(count_left) + (right_nodes_ ? square(count_right) : 0);
+        const std::int64_t nodes =
+            top ? square(count_right) : square(count_left) + (right_nodes_ ? square(count_right) : 0);
         join_into(left, right, count_left, count_right, lead, nodes);
       }
       if (!(top && !limited_)) row.at[count][lead] = collect(room);
@@ -147,7 +152,8 @@ double TreeSearch::maximum() {
 
 void check_steps(std::uint32_t steps, std::uint32_t most) {
   if (steps <= most) return;
-  throw ConfigError("rounds: " + std::to_string(steps) + "; expected at most " + std::to_string(most) + " for a mechanism with correlated noise");
+  throw ConfigError("rounds: " + std::to_string(steps) + "; expected at most " + std::to_string(most) +
+                    " for a mechanism with correlated noise");
 }
 
 double search(std::uint64_t participations, std::uint32_t separation, std::uint32_t steps, bool right_nodes) {
@@ -174,7 +180,8 @@ std::vector<double> square_root_coefficients(std::uint32_t bandwidth) {
   return coefficients;
 }
 
-double banded_sensitivity_squared(std::uint32_t bandwidth, std::uint64_t participations, std::uint32_t separation, std::uint32_t steps) {
+double banded_sensitivity_squared(std::uint32_t bandwidth, std::uint64_t participations, std::uint32_t separation,
+                                  std::uint32_t steps) {
   FL_CHECK(separation >= 1, "separation >= 1");
   check_steps(steps, kMaxSteps);
   const std::vector<double> coefficients = square_root_coefficients(bandwidth);

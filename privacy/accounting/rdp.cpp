@@ -17,7 +17,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNothing = 50;
 /// Added to the log of every sum: more than its rounding errors, so that it is never low.
 constexpr double kSafety = 1e-9;
-/// Below this noise the quadrature would need too many points; the chord between integer orders is an upper bound as well.
+/// Below this noise the quadrature would need too many points; the chord between integer orders is an upper bound as
+/// well.
 constexpr double kLeastQuadratureNoise = 1e-3;
 
 /// log Σ e^x of a stream.
@@ -47,9 +48,10 @@ double log_expm1(double x) { return x > 40 ? x : std::log(std::expm1(x)); }
 
 double log_binomial(double n, double k) { return std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1); }
 
-/// log(A − 1) at an integer order, A = Σ_k binom(α,k) (1−q)^{α−k} q^k e^{k(k−1)/(2σ²)}. The same sum without the exponential is 1, so A − 1
-/// is the sum with expm1 in its place, and has positive terms only. Where a term is nothing, it skips as far as no term can have become
-/// something: one step of k multiplies by at most 3 α/k · q/(1−q) · e^{α/σ²}.
+/// log(A − 1) at an integer order, A = Σ_k binom(α,k) (1−q)^{α−k} q^k e^{k(k−1)/(2σ²)}. The same sum without the
+/// exponential is 1, so A − 1 is the sum with expm1 in its place, and has positive terms only. Where a term is nothing,
+/// it skips as far as no term can have become something: one step of k multiplies by at most 3 α/k · q/(1−q) ·
+/// e^{α/σ²}.
 double integer_log_excess(double q, double sigma, double order) {
   const double log_q = std::log(q);
   const double log_rest = std::log1p(-q);
@@ -78,7 +80,8 @@ double integer_log_excess(double q, double sigma, double order) {
   return sum.log();
 }
 
-/// log((1+y)^α − 1 − αy) at 1 + y = 1 − q + q e^x: not negative for α > 1 (Bernoulli), and with mean A − 1, because the mean of y is 0.
+/// log((1+y)^α − 1 − αy) at 1 + y = 1 − q + q e^x: not negative for α > 1 (Bernoulli), and with mean A − 1, because the
+/// mean of y is 0.
 double log_excess_at(double q, double x, double order) {
   if (x > 500) {
     const double log_ratio = x + std::log(q) + std::log1p((1 - q) / q * std::exp(-x));
@@ -99,9 +102,10 @@ double log_excess_at(double q, double x, double order) {
   return std::log(sum);
 }
 
-/// log(A − 1) at any order by the trapezoidal rule in u = z/σ, which converges exponentially for a function that is analytic in a
-/// strip around the real line: here of half-width πσ, where 1 − q + q e^x has its zero. As a function of u the integrand is, up to constant
-/// factors, φ(u) times 1, y² and y^α in three intervals in turn: nearly nothing beyond some widths of these pieces' peaks and of their border.
+/// log(A − 1) at any order by the trapezoidal rule in u = z/σ, which converges exponentially for a function that is
+/// analytic in a strip around the real line: here of half-width πσ, where 1 − q + q e^x has its zero. As a function of
+/// u the integrand is, up to constant factors, φ(u) times 1, y² and y^α in three intervals in turn: nearly nothing
+/// beyond some widths of these pieces' peaks and of their border.
 double quadrature_log_excess(double q, double sigma, double order) {
   constexpr double kReach = 12;
   const double strip = std::min(3 * sigma, 6.0);
@@ -145,10 +149,12 @@ double subsampled_gaussian_rdp(double sampling_rate, double noise_multiplier, do
   // Sampling never makes it worse: also where a chord or rounding would say so.
   const double unsampled = order / (2 * sigma * sigma);
   if (order != std::floor(order) && sigma < kLeastQuadratureNoise) {
-    return std::min(unsampled, chord(order, [&](double integer) { return subsampled_gaussian_rdp(sampling_rate, sigma, integer); }));
+    return std::min(unsampled, chord(order, [&](double integer) {
+                      return subsampled_gaussian_rdp(sampling_rate, sigma, integer);
+                    }));
   }
-  const double log_excess =
-      order == std::floor(order) ? integer_log_excess(sampling_rate, sigma, order) : quadrature_log_excess(sampling_rate, sigma, order);
+  const double log_excess = order == std::floor(order) ? integer_log_excess(sampling_rate, sigma, order)
+                                                       : quadrature_log_excess(sampling_rate, sigma, order);
   return std::min(unsampled, softplus(log_excess + kSafety + 1e-14 * std::abs(log_excess)) / (order - 1));
 }
 
@@ -184,7 +190,9 @@ double discrete_gaussian_rdp(const PrivacyEvent& event, double order) {
   const double rho = discrete_gaussian_rho(event, 1);
   if (rho == 0 || std::isinf(rho)) return rho;
   const double l2 = event.l2_bound / event.local_stddev;
-  return std::min(order * l2 * l2 / (2 * static_cast<double>(event.clients)) + discrete_gaussian_gap(event) * static_cast<double>(event.dimension), order * rho);
+  return std::min(order * l2 * l2 / (2 * static_cast<double>(event.clients)) +
+                      discrete_gaussian_gap(event) * static_cast<double>(event.dimension),
+                  order * rho);
 }
 
 double skellam_rdp(const PrivacyEvent& event, double order) {
@@ -194,7 +202,8 @@ double skellam_rdp(const PrivacyEvent& event, double order) {
   const double variance = static_cast<double>(event.clients) * event.local_stddev * event.local_stddev;
   const double squared = event.l2_bound * event.l2_bound;
   return chord(order, [&](double integer) {
-    const double gap = std::min(((2 * integer - 1) * squared + 6 * event.l1_bound) / (4 * variance * variance), 3 * event.l1_bound / (2 * variance));
+    const double gap = std::min(((2 * integer - 1) * squared + 6 * event.l1_bound) / (4 * variance * variance),
+                                3 * event.l1_bound / (2 * variance));
     return integer * squared / (2 * variance) + gap;
   });
 }
@@ -213,7 +222,8 @@ double event_rdp(const PrivacyEvent& event, double order, Adjacency adjacency) {
   PrivacyEvent moved = event;
   moved.l2_bound *= factor;
   moved.l1_bound *= factor;
-  return count * (event.kind == PrivacyEvent::Kind::skellam ? skellam_rdp(moved, order) : discrete_gaussian_rdp(moved, order));
+  return count *
+         (event.kind == PrivacyEvent::Kind::skellam ? skellam_rdp(moved, order) : discrete_gaussian_rdp(moved, order));
 }
 
 const std::vector<double>& rdp_orders() {
@@ -233,7 +243,8 @@ double rdp_epsilon(std::span<const double> orders, std::span<const double> rdp, 
   for (std::size_t i = 0; i < orders.size(); ++i) {
     const double order = orders[i];
     if (rdp[i] == 0 || delta * delta + std::expm1(-rdp[i]) > 0) return 0;
-    if (order > 1.01) epsilon = std::min(epsilon, rdp[i] + std::log1p(-1 / order) - std::log(delta * order) / (order - 1));
+    if (order > 1.01)
+      epsilon = std::min(epsilon, rdp[i] + std::log1p(-1 / order) - std::log(delta * order) / (order - 1));
   }
   return std::max(0.0, epsilon);
 }
@@ -244,7 +255,8 @@ double rdp_delta(std::span<const double> orders, std::span<const double> rdp, do
   for (std::size_t i = 0; i < orders.size(); ++i) {
     const double order = orders[i];
     log_delta = std::min(log_delta, 0.5 * std::log(-std::expm1(-rdp[i])));
-    if (order > 1.01) log_delta = std::min(log_delta, (order - 1) * (rdp[i] - epsilon + std::log1p(-1 / order)) - std::log(order));
+    if (order > 1.01)
+      log_delta = std::min(log_delta, (order - 1) * (rdp[i] - epsilon + std::log1p(-1 / order)) - std::log(order));
   }
   return std::exp(log_delta);
 }

@@ -26,7 +26,7 @@ constexpr const char* kHow =
     "Each trial is a whole run through the real engine, sampler and mechanism with the run's noise, in which a canary, the worst client\n"
     "there can be, takes part or not; a lower bound on epsilon (95 % confidence) follows from how well the trials can be told apart. Nobody\n"
     "trains: the other clients answer zero and the server's learning rate is 1, so this audits the mechanism in its place, not the training.\n"
-    "It takes trials x rounds x parameters: --set model='{\"name\": \"logistic\"}' and --set rounds=4 are quick and attack the same noise.\n"
+    "It takes trials x rounds x parameters: --set model='{\"name\": \"logistic\"}' and --set rounds=4 are quick and attack the same code.\n"
     "Exit code 6 when the bound is above the claim: then the promise is broken. A bound below it is no proof.";
 
 struct AuditArguments {
@@ -163,6 +163,9 @@ ExitCode audit_and_tell(const AuditArguments& arguments) {
   return ExitCode::out_of_band;
 }
 
+/// CLI11 takes -1 for 2^64 - 1.
+std::string not_negative(const std::string& text) { return text.rfind('-', 0) == 0 ? "got " + text + ", expected an integer from 0" : ""; }
+
 }  // namespace
 
 void add_privacy_audit(CLI::App& privacy, Action& action) {
@@ -174,7 +177,8 @@ void add_privacy_audit(CLI::App& privacy, Action& action) {
   command->add_option("--trials", arguments->trials, "Trials with the canary, and as many without; default: 1000. More can show a larger epsilon")->check(CLI::Range(20, 1'000'000));
   add_workers_option(*command, arguments->workers);
   command->add_option("--seed", arguments->seed, "Makes the audit repeatable; default: the experiment's randomness, which may be the operating system's")
-      ->type_name("S");
+      ->type_name("S")
+      ->check(CLI::Validator(not_negative, ""));
   command->add_flag("--json", arguments->json, "One JSON object");
   command->callback([arguments, &action] { action = [arguments] { return audit_and_tell(*arguments); }; });
 }

@@ -238,6 +238,7 @@ class Audit(PrivacyTest):
         self.assert_refused(["audit", self.write("open.json", experiment(rounds=2))], "open.json", "privacy: missing")
         file = self.write("private.json", private_experiment())
         self.assert_refused(["audit", file, "--trials", "3"], "--trials", "20")
+        self.assert_refused(["audit", file, "--seed", "-1"], "--seed: got -1, expected an integer from 0")
         self.assert_refused(["audit", file, "--set", "privacy.noise_multiplier=0"], "private.json", "privacy.noise_multiplier: got 0")
         self.assert_refused(["audit", file, "--set", "privacy.sampling_rat=0.5"], "private.json", "did you mean 'sampling_rate'?")
         examples = private_experiment(sampler={"name": "uniform"}, trainer={"name": "dp_sgd", "steps": 2, "batch_size": 5})

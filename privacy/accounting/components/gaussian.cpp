@@ -29,7 +29,8 @@ class GaussianAccountant final : public Accountant {
     double precision = 0;
     for (const PrivacyEvent& event : events) {
       if (event.kind != PrivacyEvent::Kind::gaussian) {
-        throw ConfigError("accountant gaussian: integer noise of many clients; expected the accountant rdp, which can judge it");
+        throw ConfigError(
+            "accountant gaussian: integer noise of many clients; expected the accountant rdp, which can judge it");
       }
       if (event.sampling_rate == 0 || event.count == 0) continue;
       if (event.sampling_rate < 1) {
@@ -43,7 +44,8 @@ class GaussianAccountant final : public Accountant {
   }
 };
 
-FL_REGISTER(accountants(), "gaussian", GaussianAccountant, NoOptions, "the exact curve of Gaussian noise without sampling");
+FL_REGISTER(accountants(), "gaussian", GaussianAccountant, NoOptions,
+            "the exact curve of Gaussian noise without sampling");
 
 }  // namespace
 }  // namespace fl

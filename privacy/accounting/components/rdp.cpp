@@ -10,8 +10,8 @@
 namespace fl {
 namespace {
 
-/// Rényi differential privacy: the divergences of all events added up at each of many orders, the best order wins. Needs little time, but
-/// claims more ε than is spent.
+/// Rényi differential privacy: the divergences of all events added up at each of many orders, the best order wins.
+/// Needs little time, but claims more ε than is spent.
 class RdpAccountant final : public Accountant {
  public:
   explicit RdpAccountant(const NoOptions&) {}
@@ -28,8 +28,8 @@ class RdpAccountant final : public Accountant {
 
   double delta(std::span<const PrivacyEvent> events, double epsilon, Adjacency adjacency) const override {
     // From here on (α − 1)(r − ε) exceeds log α, and no δ below 1 comes of it.
-    const std::vector<double> rdp =
-        divergences(events, adjacency, [&](double order, double divergence) { return order < 2 || divergence <= epsilon + 2; });
+    const std::vector<double> rdp = divergences(
+        events, adjacency, [&](double order, double divergence) { return order < 2 || divergence <= epsilon + 2; });
     return rdp_delta(std::span(rdp_orders()).first(rdp.size()), rdp, epsilon);
   }
 
@@ -49,15 +49,16 @@ class RdpAccountant final : public Accountant {
     return sums;
   }
 
-  /// Equal events are one with their counts added: a divergence costs the same for any count. Sorted, so that no order of composition
-  /// changes a bit.
+  /// Equal events are one with their counts added: a divergence costs the same for any count. Sorted, so that no order
+  /// of composition changes a bit.
   static std::vector<PrivacyEvent> merged(std::span<const PrivacyEvent> events) {
     const auto key = [](const PrivacyEvent& event) {
-      return std::tie(event.kind, event.sampling_rate, event.noise_multiplier, event.l2_bound, event.l1_bound, event.scale, event.local_stddev,
-                      event.clients, event.dimension);
+      return std::tie(event.kind, event.sampling_rate, event.noise_multiplier, event.l2_bound, event.l1_bound,
+                      event.scale, event.local_stddev, event.clients, event.dimension);
     };
     std::vector<PrivacyEvent> sorted(events.begin(), events.end());
-    std::sort(sorted.begin(), sorted.end(), [&](const PrivacyEvent& a, const PrivacyEvent& b) { return key(a) < key(b); });
+    std::sort(sorted.begin(), sorted.end(),
+              [&](const PrivacyEvent& a, const PrivacyEvent& b) { return key(a) < key(b); });
     std::vector<PrivacyEvent> unlike;
     for (const PrivacyEvent& event : sorted) {
       if (!unlike.empty() && key(unlike.back()) == key(event)) {
@@ -71,7 +72,8 @@ class RdpAccountant final : public Accountant {
 };
 
 FL_REGISTER(accountants(), "rdp", RdpAccountant, NoOptions,
-            "Rényi differential privacy: fast, for every mechanism, sampling under add_or_remove_one; claims some percent more than pld");
+            "Rényi differential privacy: fast, for every mechanism, sampling under add_or_remove_one; claims some "
+            "percent more than pld");
 
 }  // namespace
 }  // namespace fl

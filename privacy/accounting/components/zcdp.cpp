@@ -9,8 +9,8 @@
 namespace fl {
 namespace {
 
-/// Zero-concentrated differential privacy (Bun and Steinke 1605.02065): one number ρ an event, Rényi divergence <= ρα at every order α, which
-/// adds up. Converted like rdp, over all α > 1 in place of a list.
+/// Zero-concentrated differential privacy (Bun and Steinke 1605.02065): one number ρ an event, Rényi divergence <= ρα
+/// at every order α, which adds up. Converted like rdp, over all α > 1 in place of a list.
 class ZcdpAccountant final : public Accountant {
  public:
   explicit ZcdpAccountant(const NoOptions&) {}
@@ -19,14 +19,22 @@ class ZcdpAccountant final : public Accountant {
     const double rho = composed(events, adjacency);
     if (rho == 0) return 0;
     if (std::isinf(rho)) return rho;
-    return best([&](double order, double divergence) { return rdp_epsilon({&order, 1}, {&divergence, 1}, delta); }, rho);
+    return best(
+        [&](double order, double divergence) {
+          return rdp_epsilon({&order, 1}, {&divergence, 1}, delta);
+        },
+        rho);
   }
 
   double delta(std::span<const PrivacyEvent> events, double epsilon, Adjacency adjacency) const override {
     const double rho = composed(events, adjacency);
     if (rho == 0) return 0;
     if (std::isinf(rho)) return 1;
-    return best([&](double order, double divergence) { return rdp_delta({&order, 1}, {&divergence, 1}, epsilon); }, rho);
+    return best(
+        [&](double order, double divergence) {
+          return rdp_delta({&order, 1}, {&divergence, 1}, epsilon);
+        },
+        rho);
   }
 
  private:
@@ -53,8 +61,8 @@ class ZcdpAccountant final : public Accountant {
     return inverse * inverse / 2;
   }
 
-  /// The best of `at(order, divergence)`: the least over a grid in log(α − 1), and then between that point's neighbours by golden
-  /// section. Any order gives a bound, so that what is missed costs tightness only.
+  /// The best of `at(order, divergence)`: the least over a grid in log(α − 1), and then between that point's neighbours
+  /// by golden section. Any order gives a bound, so that what is missed costs tightness only.
   template <class At>
   static double best(At at, double rho) {
     const auto value = [&](double log_excess) {
@@ -88,7 +96,8 @@ class ZcdpAccountant final : public Accountant {
   }
 };
 
-FL_REGISTER(accountants(), "zcdp", ZcdpAccountant, NoOptions, "zero-concentrated differential privacy: for Gaussian noise without sampling; one number that adds up");
+FL_REGISTER(accountants(), "zcdp", ZcdpAccountant, NoOptions,
+            "zero-concentrated differential privacy: for Gaussian noise without sampling; one number that adds up");
 
 }  // namespace
 }  // namespace fl

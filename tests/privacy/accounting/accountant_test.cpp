@@ -19,7 +19,9 @@ using test::error_of;
 constexpr auto kAddRemove = Adjacency::add_or_remove_one;
 constexpr auto kReplace = Adjacency::replace_one;
 
-std::unique_ptr<Accountant> accountant(const std::string& name) { return accountants().create({{"name", name}}, "accountant"); }
+std::unique_ptr<Accountant> accountant(const std::string& name) {
+  return accountants().create({{"name", name}}, "accountant");
+}
 
 /// ε(z) as a function; counts how often it is asked.
 class MadeUp final : public Accountant {
@@ -43,7 +45,8 @@ TEST(Accountants, AreRegisteredByName) {
 }
 
 TEST(Accountants, AdjacenciesHaveNames) {
-  for (const Adjacency adjacency : {kAddRemove, kReplace}) EXPECT_EQ(adjacency_of(adjacency_name(adjacency)), adjacency);
+  for (const Adjacency adjacency : {kAddRemove, kReplace})
+    EXPECT_EQ(adjacency_of(adjacency_name(adjacency)), adjacency);
   EXPECT_STREQ(adjacency_name(kReplace), "replace_one");
 }
 
@@ -67,10 +70,13 @@ TEST(Accountants, EdgesAreWhatTheyMustBe) {
 TEST(Accountants, RefuseNonsense) {
   for (const char* name : {"rdp", "zcdp", "gaussian"}) {
     const auto a = accountant(name);
-    const auto error = [&](double q, double z) { return error_of([&] { a->epsilon(std::vector{PrivacyEvent::gaussian(q, z)}, 1e-5, kAddRemove); }); };
+    const auto error = [&](double q, double z) {
+      return error_of([&] { a->epsilon(std::vector{PrivacyEvent::gaussian(q, z)}, 1e-5, kAddRemove); });
+    };
     EXPECT_EQ(error(1.5, 1), "privacy event: sampling_rate 1.500000; expected a number that is from 0 to 1") << name;
     EXPECT_EQ(error(-0.5, 1), "privacy event: sampling_rate -0.500000; expected a number that is from 0 to 1") << name;
-    EXPECT_EQ(error(1, -1), "privacy event: noise_multiplier -1.000000; expected a number that is not negative") << name;
+    EXPECT_EQ(error(1, -1), "privacy event: noise_multiplier -1.000000; expected a number that is not negative")
+        << name;
     EXPECT_NE(error(1, std::nan("")), "") << name;
   }
 }
@@ -78,9 +84,11 @@ TEST(Accountants, RefuseNonsense) {
 TEST(Accountants, NameOneThatCanJudge) {
   const std::vector sampled{PrivacyEvent::gaussian(0.25, 1)};
   EXPECT_EQ(error_of([&] { accountant("gaussian")->epsilon(sampled, 1e-5, kAddRemove); }),
-            "accountant gaussian: a sampling rate of 0.250000; expected the accountant pld, which can judge sampling, or privacy.sampling \"none\"");
+            "accountant gaussian: a sampling rate of 0.250000; expected the accountant pld, which can judge sampling, "
+            "or privacy.sampling \"none\"");
   EXPECT_EQ(error_of([&] { accountant("zcdp")->delta(sampled, 1, kAddRemove); }),
-            "accountant zcdp: a sampling rate of 0.250000; expected the accountant pld or rdp, which can judge sampling, or privacy.sampling \"none\"");
+            "accountant zcdp: a sampling rate of 0.250000; expected the accountant pld or rdp, which can judge "
+            "sampling, or privacy.sampling \"none\"");
   PrivacyEvent skellam;
   skellam.kind = PrivacyEvent::Kind::skellam;
   EXPECT_EQ(error_of([&] { accountant("zcdp")->epsilon(std::vector{skellam}, 1e-5, kAddRemove); }),
@@ -147,7 +155,8 @@ TEST(Calibrate, KeepsItsWordOverWrinklesAndSteps) {
 TEST(Calibrate, SaysWhenNoNoiseIsEnough) {
   const MadeUp never([](double) { return 3.0; });
   EXPECT_EQ(error_of([&] { calibrate(never, one, 2, 1e-5, kAddRemove); }),
-            "privacy.epsilon: 2.0 at delta 1e-05; no noise multiplier up to 1e6 is enough; expected a larger epsilon or delta, or fewer rounds");
+            "privacy.epsilon: 2.0 at delta 1e-05; no noise multiplier up to 1e6 is enough; expected a larger epsilon "
+            "or delta, or fewer rounds");
   // 0.9 of a million is found, though.
   const MadeUp late([](double z) { return 9e5 / z; });
   EXPECT_NEAR(calibrate(late, one, 1, 1e-5, kAddRemove), 9e5, 0.0005 * 9e5);
@@ -157,7 +166,8 @@ TEST(Calibrate, SaysWhenNoNoiseIsEnough) {
 }
 
 TEST(Calibrate, IsThatOfTheExactCurve) {
-  // One Gaussian: V108's (2.25, 0.00040834087) is σ = √2 (apple/pfl-research@c9d1f32f tests/privacy/test_compute_parameters.py:L16-20).
+  // One Gaussian: V108's (2.25, 0.00040834087) is σ = √2 (apple/pfl-research@c9d1f32f
+  // tests/privacy/test_compute_parameters.py:L16-20).
   const double z = calibrate(*accountant("gaussian"), one, 2.25, 0.00040834087, kAddRemove);
   EXPECT_GE(z, gaussian_sigma(2.25, 0.00040834087));
   EXPECT_NEAR(z, std::sqrt(2.0), 0.0005 * std::sqrt(2.0));
@@ -165,7 +175,9 @@ TEST(Calibrate, IsThatOfTheExactCurve) {
 
 TEST(Calibrate, TakesEventsOfManyKinds) {
   // A run that starts with 10 releases of double noise and goes on with 90 sampled ones.
-  const auto events = [](double z) { return std::vector{PrivacyEvent::gaussian(1, 20 * z, 10), PrivacyEvent::gaussian(0.05, z, 90)}; };
+  const auto events = [](double z) {
+    return std::vector{PrivacyEvent::gaussian(1, 20 * z, 10), PrivacyEvent::gaussian(0.05, z, 90)};
+  };
   const auto rdp = accountant("rdp");
   const double z = calibrate(*rdp, events, 3, 1e-6, kAddRemove);
   EXPECT_LE(rdp->epsilon(events(z), 1e-6, kAddRemove), 3);
@@ -233,7 +245,8 @@ TEST(AccountantProperties, CompositionsCommuteAndAddUp) {
     for (int k = 0; k < 4; ++k) {
       const Setting setting = random_setting(rng, i % 3 == 0);
       events.push_back(PrivacyEvent::gaussian(setting.q, setting.z, 1 + rng.below(5)));
-      for (std::uint64_t n = 0; n < events.back().count; ++n) singles.push_back(PrivacyEvent::gaussian(setting.q, setting.z));
+      for (std::uint64_t n = 0; n < events.back().count; ++n)
+        singles.push_back(PrivacyEvent::gaussian(setting.q, setting.z));
     }
     const double expected = a->epsilon(events, delta, kAddRemove);
     std::reverse(events.begin(), events.end());

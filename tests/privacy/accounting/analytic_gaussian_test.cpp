@@ -101,7 +101,8 @@ TEST(GaussianVectors, CalibrationIsThatOfOtherLibraries) {
   int tested = 0;
   for (const Vector& vector : vectors_of("calibrate_sigma", "exact_hockey_stick")) {
     if (!is_gaussian(vector)) continue;
-    EXPECT_NEAR(factor(vector) * gaussian_sigma(vector.epsilon, vector.delta), vector.sigma, vector.tolerance) << vector.id;
+    EXPECT_NEAR(factor(vector) * gaussian_sigma(vector.epsilon, vector.delta), vector.sigma, vector.tolerance)
+        << vector.id;
     ++tested;
   }
   EXPECT_EQ(tested, 7);
@@ -119,10 +120,12 @@ TEST(GaussianVectors, NumericalCompositionsAgreeWithTheExactOne) {
   // V141 is 400 compositions; its exact δ is in the vector.
   for (const Vector& vector : vectors_of("delta_for_epsilon", "pld")) {
     if (!is_gaussian(vector)) continue;
-    EXPECT_NEAR(gaussian_delta(vector.sigma / std::sqrt(vector.steps), vector.epsilon), vector.delta, vector.tolerance) << vector.id;
+    EXPECT_NEAR(gaussian_delta(vector.sigma / std::sqrt(vector.steps), vector.epsilon), vector.delta, vector.tolerance)
+        << vector.id;
     if (vector.params.contains("exact")) {
       const double exact = vector.params.at("exact");
-      EXPECT_NEAR(gaussian_delta(vector.sigma / std::sqrt(vector.steps), vector.epsilon), exact, 1e-8 * exact) << vector.id;
+      EXPECT_NEAR(gaussian_delta(vector.sigma / std::sqrt(vector.steps), vector.epsilon), exact, 1e-8 * exact)
+          << vector.id;
     }
   }
 }
@@ -131,14 +134,16 @@ TEST(CltVectors, ExactCompositionExceedsTheCentralLimit) {
   const auto pld = accountants().create({{"name", "pld"}}, "accountant");
   for (const Vector& vector : vectors_of("forward", "gdp_clt")) {
     // Opacus' central limit theorem is no bound: what is spent is more.
-    EXPECT_GT(pld->epsilon(std::vector{vector.event()}, vector.delta, Adjacency::add_or_remove_one), vector.epsilon) << vector.id;
+    EXPECT_GT(pld->epsilon(std::vector{vector.event()}, vector.delta, Adjacency::add_or_remove_one), vector.epsilon)
+        << vector.id;
   }
 }
 
 TEST(CltVectors, CalibrationByTheCentralLimitIsTooLittleNoise) {
   const auto pld = accountants().create({{"name", "pld"}}, "accountant");
   for (const Vector& vector : vectors_of("calibrate_sigma", "gdp_clt")) {
-    EXPECT_GT(pld->epsilon(std::vector{vector.event()}, vector.delta, Adjacency::add_or_remove_one), vector.epsilon) << vector.id;
+    EXPECT_GT(pld->epsilon(std::vector{vector.event()}, vector.delta, Adjacency::add_or_remove_one), vector.epsilon)
+        << vector.id;
   }
 }
 

@@ -16,7 +16,8 @@ namespace {
 constexpr std::uint64_t kUnlimited = std::uint64_t{1} << 40;
 
 /// The largest `moved(rounds)` over all sets of rounds (bit i: round i + 1) that keep limit and separation.
-double largest(std::uint64_t participations, std::uint32_t separation, std::uint32_t steps, const std::function<double(std::uint32_t)>& moved) {
+double largest(std::uint64_t participations, std::uint32_t separation, std::uint32_t steps,
+               const std::function<double(std::uint32_t)>& moved) {
   double most = 0;
   for (std::uint32_t rounds = 0; rounds < 1u << steps; ++rounds) {
     if (static_cast<std::uint64_t>(std::popcount(rounds)) > participations) continue;
@@ -60,19 +61,25 @@ TEST(TreeSensitivity, IsThatOfOtherLibraries) {
   for (const auto& vector : vectors) {
     // Their min_separation counts the rounds between two participations.
     const std::uint32_t separation = vector.at("min_separation").get<std::uint32_t>() + 1;
-    EXPECT_EQ(tree_sensitivity_squared(vector.at("max_participation"), separation, vector.at("steps")), vector.at("sensitivity_squared")) << vector;
+    EXPECT_EQ(tree_sensitivity_squared(vector.at("max_participation"), separation, vector.at("steps")),
+              vector.at("sensitivity_squared"))
+        << vector;
   }
 }
 
 TEST(TreeSensitivity, IsTheMaximumOverAllPatterns) {
   for (std::uint32_t steps = 1; steps <= 13; ++steps) {
     for (std::uint32_t separation = 1; separation <= steps + 1; ++separation) {
-      for (const std::uint64_t participations : {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{5}, kUnlimited}) {
+      for (const std::uint64_t participations :
+           {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{5}, kUnlimited}) {
         const auto expected = [&](bool right_nodes) {
-          return largest(participations, separation, steps, [&](std::uint32_t rounds) { return moved_in_tree(rounds, steps, right_nodes); });
+          return largest(participations, separation, steps,
+                         [&](std::uint32_t rounds) { return moved_in_tree(rounds, steps, right_nodes); });
         };
-        EXPECT_EQ(tree_sensitivity_squared(participations, separation, steps), expected(true)) << participations << " " << separation << " " << steps;
-        EXPECT_EQ(prefix_tree_sensitivity_squared(participations, separation, steps), expected(false)) << participations << " " << separation << " " << steps;
+        EXPECT_EQ(tree_sensitivity_squared(participations, separation, steps), expected(true))
+            << participations << " " << separation << " " << steps;
+        EXPECT_EQ(prefix_tree_sensitivity_squared(participations, separation, steps), expected(false))
+            << participations << " " << separation << " " << steps;
       }
     }
   }
@@ -101,8 +108,8 @@ TEST(TreeSensitivity, GrowsWithParticipationsAndStepsAndFallsWithSeparation) {
 }
 
 TEST(TreeSensitivity, AllowsTheMostRoundsThatFit) {
-  // google-deepmind/jax_privacy@8967688c sensitivity_test L61-90: of 5 rounds, 1 … 6 apart, at most 5, 3, 2, 2, 1, 1. Of bandwidth 1 the
-  // matrix is the identity, and the sensitivity counts the rounds.
+  // google-deepmind/jax_privacy@8967688c sensitivity_test L61-90: of 5 rounds, 1 … 6 apart, at most 5, 3, 2, 2, 1, 1.
+  // Of bandwidth 1 the matrix is the identity, and the sensitivity counts the rounds.
   const double most[] = {5, 3, 2, 2, 1, 1};
   for (std::uint32_t separation = 1; separation <= 6; ++separation) {
     EXPECT_EQ(banded_sensitivity_squared(1, kUnlimited, separation, 5), most[separation - 1]) << separation;
@@ -127,8 +134,11 @@ TEST(BandedSensitivity, IsTheMaximumOverAllPatterns) {
     for (std::uint32_t bandwidth = 1; bandwidth <= 6; ++bandwidth) {
       for (std::uint32_t separation = 1; separation <= 7; ++separation) {
         for (const std::uint64_t participations : {std::uint64_t{1}, std::uint64_t{2}, kUnlimited}) {
-          const double expected = largest(participations, separation, steps, [&](std::uint32_t rounds) { return moved_in_bands(rounds, steps, bandwidth); });
-          EXPECT_NEAR(banded_sensitivity_squared(bandwidth, participations, separation, steps), expected, 1e-12 * expected)
+          const double expected = largest(participations, separation, steps, [&](std::uint32_t rounds) {
+            return moved_in_bands(rounds, steps, bandwidth);
+          });
+          EXPECT_NEAR(banded_sensitivity_squared(bandwidth, participations, separation, steps), expected,
+                      1e-12 * expected)
               << bandwidth << " " << participations << " " << separation << " " << steps;
         }
       }
@@ -137,7 +147,8 @@ TEST(BandedSensitivity, IsTheMaximumOverAllPatterns) {
 }
 
 TEST(BandedSensitivity, AddsColumnsThatDoNotOverlap) {
-  // Bandwidth 3: a whole column has 1 + 1/4 + 9/64 = 89/64, the last but one row 1 + 1/4, the last 1. Rounds 1, 5, 9 of 10: two whole, one cut.
+  // Bandwidth 3: a whole column has 1 + 1/4 + 9/64 = 89/64, the last but one row 1 + 1/4, the last 1. Rounds 1, 5, 9 of
+  // 10: two whole, one cut.
   EXPECT_DOUBLE_EQ(banded_sensitivity_squared(3, kUnlimited, 4, 10), 2 * 89.0 / 64 + 1.25);
   EXPECT_DOUBLE_EQ(banded_sensitivity_squared(3, 2, 4, 10), 2 * 89.0 / 64);
   EXPECT_DOUBLE_EQ(banded_sensitivity_squared(3, kUnlimited, 4, 9), 2 * 89.0 / 64 + 1);

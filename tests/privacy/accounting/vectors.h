@@ -18,7 +18,8 @@ struct Vector {
   std::string kind;        ///< forward, delta_for_epsilon, calibrate_sigma, …
   std::string accountant;  ///< rdp, pld, prv_upper, …
   std::string mechanism;
-  std::string adjacency;  ///< add_or_remove_one, replace_one; add, remove: one direction; replace_special: by the zero record
+  std::string
+      adjacency;  ///< add_or_remove_one, replace_one; add, remove: one direction; replace_special: by the zero record
   double q = 0;
   double sigma = 0;
   double steps = 0;
@@ -36,7 +37,8 @@ struct Vector {
 /// All vectors of a kind and an accountant (one of those in handled_vectors), in the order of the file.
 std::vector<Vector> vectors_of(const std::string& kind, const std::string& accountant);
 
-/// Who tests what: (kind, accountant) and the test that goes through all its vectors. A pair that is not here fails a test.
+/// Who tests what: (kind, accountant) and the test that goes through all its vectors. A pair that is not here fails a
+/// test.
 struct HandledVectors {
   const char* kind;
   const char* accountant;

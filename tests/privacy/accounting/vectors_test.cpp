@@ -28,7 +28,9 @@ std::vector<PrivacyEvent> Vector::events() const {
 namespace {
 
 Vector read(const nlohmann::json& entry) {
-  const auto number = [&](const char* key) { return entry.at(key).is_null() ? std::numeric_limits<double>::quiet_NaN() : entry.at(key).get<double>(); };
+  const auto number = [&](const char* key) {
+    return entry.at(key).is_null() ? std::numeric_limits<double>::quiet_NaN() : entry.at(key).get<double>();
+  };
   Vector vector;
   vector.id = entry.at("id");
   vector.kind = entry.at("kind");
@@ -72,9 +74,10 @@ const std::vector<HandledVectors>& handled_vectors() {
       {"calibrate_sigma", "pld", "PldVectors"},
       {"calibrate_sigma", "exact_hockey_stick", "GaussianVectors and PldVectors (with sampling)"},
       {"delta_for_epsilon", "pld", "PldVectors"},
-      {"delta_for_epsilon", "exact_hockey_stick", "GaussianVectors and PldVectors (with sampling, discrete)"},
+      {"delta_for_epsilon", "exact_hockey_stick",
+       "GaussianVectors, PldVectors (with sampling), PldLossVectors (discrete)"},
       {"delta_for_epsilon_heterogeneous", "exact_hockey_stick", "GaussianVectors.UnlikeEventsAreOne"},
-      {"advanced_composition", "advanced_composition", "PldVectors"},
+      {"advanced_composition", "advanced_composition", "PldLossVectors.AdvancedComposition"},
   };
   return handled;
 }
@@ -85,9 +88,10 @@ TEST(PrivacyVectors, EveryKindIsHandledBySomeTest) {
   std::set<std::string> ids;
   for (const auto& entry : privacy_vectors().at("vectors")) {
     const Vector vector = read(entry);
-    const bool known = std::any_of(handled_vectors().begin(), handled_vectors().end(), [&](const HandledVectors& handled) {
-      return vector.kind == handled.kind && vector.accountant == handled.accountant;
-    });
+    const bool known =
+        std::any_of(handled_vectors().begin(), handled_vectors().end(), [&](const HandledVectors& handled) {
+          return vector.kind == handled.kind && vector.accountant == handled.accountant;
+        });
     EXPECT_TRUE(known) << vector.id << ": no test for " << vector.kind << " of " << vector.accountant;
     EXPECT_TRUE(ids.insert(vector.id).second) << vector.id << " twice";
     EXPECT_FALSE(entry.at("source").get<std::string>().empty()) << vector.id;
