@@ -43,7 +43,7 @@ void NoiseSkellamCells(benchmark::State& state) { measure(state, Skellam(0x1p30)
 /// Noise on the floats of an update, on the finest grid.
 void NoiseAddGaussian(benchmark::State& state) {
   RandomBits bits(NoiseKey{});
-  const GridGaussian noise(1.1, GridGaussian::finest_grid(1.1));
+  const GridGaussian noise(1.1, GridGaussian::float_grid(1.1));
   std::vector<float> values(static_cast<std::size_t>(state.range(0)));
   for (auto _ : state) {
     add_gaussian(noise, bits, values);

@@ -37,7 +37,7 @@ void compare(std::size_t size, int repeats) {
   std::vector<std::int64_t> draws(size);
   std::vector<float> update(size);
   const torch::Tensor tensor = torch::zeros({static_cast<std::int64_t>(size)});
-  const fl::GridGaussian fine(kStddev, fl::GridGaussian::finest_grid(kStddev));
+  const fl::GridGaussian fine(kStddev, fl::GridGaussian::float_grid(kStddev));
   double ours = 1e300;
   double added = 1e300;
   double theirs = 1e300;

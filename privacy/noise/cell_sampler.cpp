@@ -4,14 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <utility>
 
 #include "fl_core/base/error.h"
-#include "privacy/noise/cell_loops.h"
+#include "privacy/noise/noise_loops.h"
 
 namespace fl {
 namespace {
@@ -27,18 +26,6 @@ constexpr int kPeakShift = 62 + 73 - 64 - kIndexBits;
 /// More than Bell::rough can be off, near and in all.
 constexpr double kSlack = 0x1p-40;
 constexpr double kMargin = 0x1p-29;
-
-CellLoop best_loop() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) return &cell_loop_avx2;
-#endif
-  return &cell_loop_portable;
-}
-
-std::atomic<CellLoop>& current_loop() {
-  static std::atomic<CellLoop> loop = best_loop();
-  return loop;
-}
 
 }  // namespace
 
@@ -85,27 +72,24 @@ CellSampler::CellSampler(std::unique_ptr<const Bell> bell, int cell_bits, std::u
 }
 
 void CellSampler::fill(RandomBits& bits, std::span<std::int64_t> out) const {
-  constexpr std::size_t kBlock = 64;  // few enough that most blocks have no remainder to draw
-  std::array<std::uint64_t, 2048> words;  // few enough for the nearest cache
-  const std::size_t used = std::min(words.size(), out.size());
-  const CellLoop loop = current_loop().load(std::memory_order_relaxed);
+  constexpr std::size_t kBlock = 64;    // few enough that most blocks have no remainder to draw
+  constexpr std::size_t kChunk = 2048;  // few enough for the nearest cache
+  const NoiseLoops& loops = noise_loops();
   const std::int64_t first = -kHalf * (std::int64_t{1} << cell_bits_);
   while (!out.empty()) {
-    const std::span chunk = out.first(std::min(words.size(), out.size()));
-    bits.fill(std::span(words).first(chunk.size()));
+    const std::span chunk = out.first(std::min(kChunk, out.size()));
+    // The words become draws where they lie, so none are left behind to be wiped.
+    bits.fill({reinterpret_cast<std::uint64_t*>(chunk.data()), chunk.size()});
     for (std::size_t begin = 0; begin < chunk.size(); begin += kBlock) {
       const std::span block = chunk.subspan(begin, std::min(kBlock, chunk.size() - begin));
-      if (!loop(cells_->slots().data(), kCells - 1, cell_bits_, first, words.data() + begin, block.data(), block.size())) continue;
+      if (!loops.cells(cells_->slots().data(), kCells - 1, cell_bits_, first, block.data(), block.size())) continue;
       for (std::int64_t& draw : block) {
         if ((draw - first) >> cell_bits_ == 0) draw = remainder(bits);
       }
     }
     out = out.subspan(chunk.size());
   }
-  OPENSSL_cleanse(words.data(), 8 * used);
 }
-
-void CellSampler::use_portable(bool portable) { current_loop() = portable ? &cell_loop_portable : best_loop(); }
 
 double CellSampler::rectangle(std::int64_t k) const {
   const std::int64_t cell = (k >> cell_bits_) + kHalf;

@@ -37,8 +37,6 @@ class CellSampler {
   /// remainder.
   double rectangle(std::int64_t k) const;
   std::int64_t remainder(RandomBits& bits) const;
-  /// For tests: the loop that runs on every processor, rather than the best for this one.
-  static void use_portable(bool portable);
 
  private:
   /// Of a proposal in the remainder: which cell or tail, and how often a tail's bound was halved.

@@ -10,12 +10,15 @@
 #include "fl_core/base/error.h"
 #include "privacy/noise/bells.h"
 #include "privacy/noise/cell_sampler.h"
+#include "privacy/noise/noise_loops.h"
 
 namespace fl {
 namespace {
 
 constexpr int kLowestBits = 8;
 constexpr int kHighestBits = 52;
+/// Noise on floats: 2^-44 of a standard deviation is far below what a float resolves, and 128 of them are below 2^51 units.
+constexpr int kFloatBits = 44;
 constexpr int kWidestGrid = 1000;
 
 void check_stddev(double stddev) {
@@ -53,15 +56,15 @@ GridGaussian::GridGaussian(double stddev, int grid) : stddev_(stddev), grid_(gri
                                                  static_cast<std::uint64_t>(std::ldexp(units, 53 - cell_bits)));
 }
 
-int GridGaussian::finest_grid(double stddev) {
+int GridGaussian::float_grid(double stddev) {
   check_stddev(stddev);
   if (stddev == 0) return -149;
   int exponent = 0;
   const double fraction = std::frexp(stddev, &exponent);
-  const int grid = exponent - kHighestBits - (fraction == 0.5 ? 1 : 0);
+  const int grid = exponent - kFloatBits - (fraction == 0.5 ? 1 : 0);
   if (grid < -kWidestGrid) {
     throw ConfigError("noise: the standard deviation is " + std::to_string(stddev) + "; expected 0, or " +
-                      power(kHighestBits - kWidestGrid) + " or more");
+                      power(kFloatBits - kWidestGrid) + " or more");
   }
   return grid;
 }
@@ -74,19 +77,25 @@ void GridGaussian::fill(RandomBits& bits, std::span<std::int64_t> out) const {
   }
 }
 
-void add_gaussian(const GridGaussian& noise, RandomBits& bits, std::span<float> values) {
-  const double unit = std::ldexp(1.0, noise.grid());
+void add_gaussian(const GridGaussian& noise, RandomBits& bits, std::span<float> values) { add_gaussian(noise, bits, values, 1, values); }
+
+void add_gaussian(const GridGaussian& noise, RandomBits& bits, std::span<const float> values, double factor, std::span<float> out) {
+  FL_CHECK(values.size() == out.size(), "add_gaussian: two lengths");
   const double per_unit = std::ldexp(1.0, -noise.grid());
+  // Rounding the sum to double, times the factor, to float sees nothing but the sum, which is a multiple of the grid.
+  const double unit = std::ldexp(factor, noise.grid());
+  const bool small = noise.stddev() * per_unit <= std::ldexp(1.0, kFloatBits);
   std::array<std::int64_t, 2048> draws;
-  while (!values.empty()) {
-    const std::size_t count = std::min(values.size(), draws.size());
+  for (std::size_t start = 0; start < values.size(); start += draws.size()) {
+    const std::size_t count = std::min(values.size() - start, draws.size());
     noise.fill(bits, std::span(draws).first(count));
-    // Rounding the sum to double and to float sees nothing but the sum, which is a multiple of the grid.
-    for (std::size_t i = 0; i < count; ++i) {
-      const double units = nearest_integer(static_cast<double>(values[i]) * per_unit);
-      values[i] = static_cast<float>((units + static_cast<double>(draws[i])) * unit);
+    const float* from = values.data() + start;
+    float* to = out.data() + start;
+    if (small) {
+      noise_loops().add(from, draws.data(), per_unit, unit, to, count);
+    } else {
+      for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<float>((nearest_integer(static_cast<double>(from[i]) * per_unit) + static_cast<double>(draws[i])) * unit);
     }
-    values = values.subspan(count);
   }
   OPENSSL_cleanse(draws.data(), sizeof(draws));
 }

@@ -20,9 +20,9 @@ class GridGaussian {
   /// or when grid is not in -1000 … 1000.
   GridGaussian(double stddev, int grid);
 
-  /// The finest grid that holds stddev: used where the data are floats and no grid is given by an exact sum. For 0 it is -149,
-  /// of which every float is a multiple. Throws ConfigError when stddev is not finite, negative, or below 2^-948.
-  static int finest_grid(double stddev);
+  /// The grid of noise on floats, where no exact sum gives one: stddev is 2^43 to 2^44 of its units. For 0 it is -149, of which
+  /// every float is a multiple. Throws ConfigError when stddev is not finite, negative, or below 2^-956.
+  static int float_grid(double stddev);
 
   /// Independent draws. Same bits for the same key on every CPU.
   void fill(RandomBits& bits, std::span<std::int64_t> out) const;
@@ -38,5 +38,7 @@ class GridGaussian {
 /// values[i] = round(values[i] to the grid) + draw, in double, rounded once to float: local noise on a device's update.
 /// REQUIRES: finite values.
 void add_gaussian(const GridGaussian& noise, RandomBits& bits, std::span<float> values);
+/// The same times `factor`, into `out` in one pass; `out` may be `values`.
+void add_gaussian(const GridGaussian& noise, RandomBits& bits, std::span<const float> values, double factor, std::span<float> out);
 
 }  // namespace fl

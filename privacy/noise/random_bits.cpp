@@ -15,6 +15,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the words of the key stream are little-endian");
 
 constexpr std::size_t kBlockWords = 2048;
+/// From so many words on, they are made in place instead of copied.
+constexpr std::size_t kDirectWords = 256;
 constexpr std::size_t kBlockBytes = 8 * kBlockWords;
 /// Encrypting zeros gives the bare key stream.
 constexpr std::array<unsigned char, kBlockBytes> kZeros{};
@@ -40,10 +42,11 @@ struct RandomBits::State {
     EVP_CIPHER_CTX_free(cipher);  // wipes the key
   }
 
-  void encrypt(std::uint64_t* out) {
+  /// The next `words` of the stream; at most kBlockWords, an even number (whole blocks of the cipher).
+  void encrypt(std::uint64_t* out, std::size_t words) {
     int size = 0;
-    if (EVP_EncryptUpdate(cipher, reinterpret_cast<unsigned char*>(out), &size, kZeros.data(), kBlockBytes) != 1 ||
-        size != static_cast<int>(kBlockBytes)) {
+    const int bytes = static_cast<int>(8 * words);
+    if (EVP_EncryptUpdate(cipher, reinterpret_cast<unsigned char*>(out), &size, kZeros.data(), bytes) != 1 || size != bytes) {
       throw IoError("random bits: AES-256-CTR of OpenSSL failed, so no noise can be made; check the installed libcrypto");
     }
   }
@@ -56,7 +59,7 @@ RandomBits::RandomBits(RandomBits&&) noexcept = default;
 RandomBits& RandomBits::operator=(RandomBits&&) noexcept = default;
 
 void RandomBits::refill() {
-  state_->encrypt(state_->buffer.data());
+  state_->encrypt(state_->buffer.data(), kBlockWords);
   next_ = state_->buffer.data();
 }
 
@@ -84,9 +87,10 @@ bool RandomBits::coin() {
 
 void RandomBits::fill(std::span<std::uint64_t> out) {
   while (!out.empty()) {
-    if (next_ == end_ && out.size() >= kBlockWords) {  // straight to where it goes
-      state_->encrypt(out.data());
-      out = out.subspan(kBlockWords);
+    if (next_ == end_ && out.size() >= kDirectWords) {  // straight to where it goes
+      const std::size_t words = std::min(kBlockWords, out.size() & ~std::size_t{1});
+      state_->encrypt(out.data(), words);
+      out = out.subspan(words);
       continue;
     }
     if (next_ == end_) refill();

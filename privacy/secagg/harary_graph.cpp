@@ -13,7 +13,8 @@ namespace fl {
 HararyGraph::HararyGraph(std::uint32_t clients, std::uint32_t degree, const GraphSeed& seed) : degree_(degree) {
   if (degree < 2 || degree >= clients || (degree % 2 != 0 && degree != clients - 1)) {
     throw ConfigError("secure aggregation: no graph of " + std::to_string(clients) + " clients with " +
-                      std::to_string(degree) + " neighbours each; expected an even number from 2 to clients - 1, or clients - 1");
+                      std::to_string(degree) +
+                      " neighbours each; expected an even number from 2 to clients - 1, or clients - 1");
   }
   ring_.resize(clients);
   std::iota(ring_.begin(), ring_.end(), 0U);

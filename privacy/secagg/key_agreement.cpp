@@ -1,15 +1,11 @@
 #include "privacy/secagg/key_agreement.h"
 
-#include <algorithm>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/hex.h"
 #include "privacy/secagg/binding.h"
-#include "privacy/secagg/primitives.h"
 
 namespace fl {
 namespace {
@@ -24,8 +20,7 @@ SecretKey derive(const SecretKey& key, const Binding& info) {
 
 AgreementKeys AgreementKeys::generate() { return AgreementKeys(SecretKey::random()); }
 
-AgreementKeys::AgreementKeys(SecretKey seed)
-    : seed_(std::move(seed)), public_key_(primitives::x25519_public(seed_)) {}
+AgreementKeys::AgreementKeys(SecretKey seed) : seed_(std::move(seed)), key_(seed_), public_key_(key_.public_key()) {}
 
 SecretKey AgreementKeys::agree(const PublicKey& peer, const AgreementContext& context) const {
   if (context.own == context.peer || peer == public_key_) {
@@ -33,7 +28,7 @@ SecretKey AgreementKeys::agree(const PublicKey& peer, const AgreementContext& co
                         to_hex(peer) + ", as its peer " + std::to_string(context.peer) +
                         "; expected the key of another client");
   }
-  const auto shared = primitives::x25519(seed_, peer);
+  const auto shared = key_.agree(peer);
   if (!shared) {
     throw ProtocolError("key agreement: public key " + to_hex(peer) + " of client " + std::to_string(context.peer) +
                         " is a point of low order, with which anybody could guess the agreed key; expected an X25519 "

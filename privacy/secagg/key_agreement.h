@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "privacy/secagg/primitives.h"
 #include "privacy/secagg/secret.h"
 
 namespace fl {
@@ -44,6 +45,7 @@ class AgreementKeys {
 
  private:
   SecretKey seed_;
+  primitives::X25519Key key_;
   PublicKey public_key_;
 };
 

@@ -7,6 +7,7 @@
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -34,7 +35,7 @@ const unsigned char* data_of(std::span<const std::byte> bytes) {
   static constexpr unsigned char kNothing = 0;
   return bytes.empty() ? &kNothing : reinterpret_cast<const unsigned char*>(bytes.data());
 }
-unsigned char* data_of(std::span<std::byte> bytes) { return reinterpret_cast<unsigned char*>(bytes.data()); }
+unsigned char* room_of(std::span<std::byte> bytes) { return reinterpret_cast<unsigned char*>(bytes.data()); }
 
 [[noreturn]] void fail(const char* what) {
   const unsigned long code = ERR_get_error();
@@ -54,7 +55,7 @@ Key private_key(int type, const SecretKey& bytes, const char* what) {
 PublicKey public_half(EVP_PKEY* key, const char* what) {
   PublicKey out;
   std::size_t size = out.size();
-  if (EVP_PKEY_get_raw_public_key(key, data_of(out), &size) != 1 || size != out.size()) fail(what);
+  if (EVP_PKEY_get_raw_public_key(key, room_of(out), &size) != 1 || size != out.size()) fail(what);
   return out;
 }
 
@@ -80,24 +81,31 @@ void hkdf_sha256(std::span<const std::byte> key, std::span<const std::byte> salt
   const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
                                    octets(OSSL_KDF_PARAM_KEY, key), octets(OSSL_KDF_PARAM_SALT, salt),
                                    octets(OSSL_KDF_PARAM_INFO, info), OSSL_PARAM_construct_end()};
-  if (EVP_KDF_derive(context.get(), data_of(out), out.size(), parameters) != 1) fail("HKDF");
+  if (EVP_KDF_derive(context.get(), room_of(out), out.size(), parameters) != 1) fail("HKDF");
 }
 
-PublicKey x25519_public(const SecretKey& key) {
-  return public_half(private_key(EVP_PKEY_X25519, key, "an X25519 key").get(), "an X25519 key");
-}
+struct X25519Key::State {
+  Key key;
+};
 
-std::optional<SecretKey> x25519(const SecretKey& own, const PublicKey& peer) {
-  const Key own_key = private_key(EVP_PKEY_X25519, own, "an X25519 key");
+X25519Key::X25519Key(const SecretKey& key)
+    : state_(std::make_unique<State>(private_key(EVP_PKEY_X25519, key, "an X25519 key"))) {}
+X25519Key::~X25519Key() = default;  // OpenSSL wipes the key
+X25519Key::X25519Key(X25519Key&&) noexcept = default;
+X25519Key& X25519Key::operator=(X25519Key&&) noexcept = default;
+
+PublicKey X25519Key::public_key() const { return public_half(state_->key.get(), "an X25519 key"); }
+
+std::optional<SecretKey> X25519Key::agree(const PublicKey& peer) const {
   const Key peer_key(EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, data_of(peer), peer.size()));
-  const KeyContext context(EVP_PKEY_CTX_new(own_key.get(), nullptr));
+  const KeyContext context(EVP_PKEY_CTX_new(state_->key.get(), nullptr));
   if (!peer_key || !context || EVP_PKEY_derive_init(context.get()) != 1 ||
       EVP_PKEY_derive_set_peer(context.get(), peer_key.get()) != 1) {
     fail("X25519");
   }
   SecretKey shared;
   std::size_t size = SecretKey::kSize;
-  const bool derived = EVP_PKEY_derive(context.get(), data_of(shared.bytes()), &size) == 1;
+  const bool derived = EVP_PKEY_derive(context.get(), room_of(shared.bytes()), &size) == 1;
   // OpenSSL refuses a result of zeros by itself; that must not depend on its version.
   const PublicKey zeros{};
   if (!derived || equal_in_constant_time(shared.bytes(), zeros)) {
@@ -118,7 +126,7 @@ Signature ed25519_sign(const SecretKey& seed, std::span<const std::byte> message
   Signature signature;
   std::size_t size = signature.size();
   if (!context || EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, key.get()) != 1 ||
-      EVP_DigestSign(context.get(), data_of(signature), &size, data_of(message), message.size()) != 1 ||
+      EVP_DigestSign(context.get(), room_of(signature), &size, data_of(message), message.size()) != 1 ||
       size != signature.size()) {
     fail("an Ed25519 signature");
   }
@@ -131,8 +139,8 @@ bool ed25519_verify(const PublicKey& public_key, std::span<const std::byte> mess
   if (!key || !context || EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key.get()) != 1) {
     fail("the check of an Ed25519 signature");
   }
-  const bool good = EVP_DigestVerify(context.get(), data_of(signature), signature.size(), data_of(message),
-                                     message.size()) == 1;
+  const bool good =
+      EVP_DigestVerify(context.get(), data_of(signature), signature.size(), data_of(message), message.size()) == 1;
   ERR_clear_error();  // a wrong signature leaves its reason behind
   return good;
 }
@@ -142,10 +150,11 @@ std::vector<std::byte> aes_gcm_seal(const SecretKey& key, const Nonce& nonce, st
   const CipherContext context(EVP_CIPHER_CTX_new());
   std::vector<std::byte> out(plain.size() + kTagBytes);
   int size = 0;
-  if (!context || EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, data_of(key.bytes()), data_of(nonce)) != 1 ||
+  if (!context ||
+      EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, data_of(key.bytes()), data_of(nonce)) != 1 ||
       EVP_EncryptUpdate(context.get(), nullptr, &size, data_of(aad), as_int(aad.size())) != 1 ||
-      EVP_EncryptUpdate(context.get(), data_of(out), &size, data_of(plain), as_int(plain.size())) != 1 ||
-      size != as_int(plain.size()) || EVP_EncryptFinal_ex(context.get(), data_of(out) + size, &size) != 1 ||
+      EVP_EncryptUpdate(context.get(), room_of(out), &size, data_of(plain), as_int(plain.size())) != 1 ||
+      size != as_int(plain.size()) || EVP_EncryptFinal_ex(context.get(), room_of(out) + size, &size) != 1 ||
       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_GET_TAG, kTagBytes, out.data() + plain.size()) != 1) {
     fail("AES-256-GCM");
   }
@@ -161,13 +170,14 @@ std::optional<SecretBytes> aes_gcm_open(const SecretKey& key, const Nonce& nonce
   const CipherContext context(EVP_CIPHER_CTX_new());
   SecretBytes plain(cipher.size() + 1);  // not empty: a null pointer would mean AAD
   int size = 0;
-  if (!context || EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, data_of(key.bytes()), data_of(nonce)) != 1 ||
+  if (!context ||
+      EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, data_of(key.bytes()), data_of(nonce)) != 1 ||
       EVP_DecryptUpdate(context.get(), nullptr, &size, data_of(aad), as_int(aad.size())) != 1 ||
-      EVP_DecryptUpdate(context.get(), data_of(plain.bytes()), &size, data_of(cipher), as_int(cipher.size())) != 1 ||
+      EVP_DecryptUpdate(context.get(), room_of(plain.bytes()), &size, data_of(cipher), as_int(cipher.size())) != 1 ||
       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes, tag.data()) != 1) {
     fail("AES-256-GCM");
   }
-  if (EVP_DecryptFinal_ex(context.get(), data_of(plain.bytes()) + cipher.size(), &size) != 1) {
+  if (EVP_DecryptFinal_ex(context.get(), room_of(plain.bytes()) + cipher.size(), &size) != 1) {
     ERR_clear_error();
     return std::nullopt;
   }

@@ -2,7 +2,7 @@
 
 #include <array>
 #include <cstddef>
-#include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -18,10 +18,23 @@ namespace fl::primitives {
 void hkdf_sha256(std::span<const std::byte> key, std::span<const std::byte> salt, std::span<const std::byte> info,
                  std::span<std::byte> out);
 
-/// The public key of an X25519 private key (RFC 7748; clamping included).
-PublicKey x25519_public(const SecretKey& private_key);
-/// The x-coordinate both sides reach; nothing if it is zero (a peer's point of low order, RFC 7748 section 6.1).
-std::optional<SecretKey> x25519(const SecretKey& private_key, const PublicKey& peer);
+/// An X25519 private key (RFC 7748; clamping included), set up once for many agreements. Wiped when it dies.
+class X25519Key {
+ public:
+  explicit X25519Key(const SecretKey& private_key);
+  ~X25519Key();
+  /// What was moved from can only be assigned to or destroyed.
+  X25519Key(X25519Key&&) noexcept;
+  X25519Key& operator=(X25519Key&&) noexcept;
+
+  PublicKey public_key() const;
+  /// The x-coordinate both sides reach; nothing if it is zero (a peer's point of low order, RFC 7748 section 6.1).
+  std::optional<SecretKey> agree(const PublicKey& peer) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 using Signature = std::array<std::byte, 64>;
 /// RFC 8032, pure Ed25519.

@@ -32,8 +32,8 @@ std::vector<std::byte> seal(const SecretKey& key, const SealedAddress& address, 
   Nonce nonce;
   std::memcpy(nonce.data(), words.data(), nonce.size());
   const auto sealed = primitives::aes_gcm_seal(key, nonce, bound_to(address).bytes(), plain);
-  std::vector<std::byte> out(nonce.begin(), nonce.end());
-  out.insert(out.end(), sealed.begin(), sealed.end());
+  std::vector<std::byte> out(nonce.size() + sealed.size());
+  std::ranges::copy(sealed, std::ranges::copy(nonce, out.begin()).out);
   return out;
 }
 

@@ -16,9 +16,7 @@ SecretKey::SecretKey(std::span<const std::byte, kSize> bytes) { std::ranges::cop
 
 SecretKey::~SecretKey() { OPENSSL_cleanse(bytes_.data(), kSize); }
 
-SecretKey::SecretKey(SecretKey&& other) noexcept : bytes_(other.bytes_) {
-  OPENSSL_cleanse(other.bytes_.data(), kSize);
-}
+SecretKey::SecretKey(SecretKey&& other) noexcept : bytes_(other.bytes_) { OPENSSL_cleanse(other.bytes_.data(), kSize); }
 
 SecretKey& SecretKey::operator=(SecretKey&& other) noexcept {
   if (this != &other) {

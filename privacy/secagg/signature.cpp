@@ -9,7 +9,8 @@ namespace fl {
 namespace {
 
 Binding message(std::string_view domain, std::span<const std::byte> bytes) {
-  FL_CHECK(!domain.empty() && domain.find('\0') == std::string_view::npos, "a signature's domain is empty or has a zero byte");
+  FL_CHECK(!domain.empty() && domain.find('\0') == std::string_view::npos,
+           "a signature's domain is empty or has a zero byte");
   return Binding(domain).add(bytes);
 }
 

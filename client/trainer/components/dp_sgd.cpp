@@ -43,7 +43,7 @@ class DpSgd final : public Trainer {
 
  private:
   void draw_batch(const TrainingJob& job, RandomBits& bits);
-  void sum_gradients(const TrainingJob& job, Rng& dropout);
+  std::span<const float> clipped_sum(const TrainingJob& job, Rng& dropout);
   const GridGaussian& noise_of(double stddev);
 
   DpSgdOptions options_;
@@ -73,7 +73,8 @@ void DpSgd::draw_batch(const TrainingJob& job, RandomBits& bits) {
   }
 }
 
-void DpSgd::sum_gradients(const TrainingJob& job, Rng& dropout) {
+/// The sum of the batch's clipped gradients: the model's own where one pass over it was enough, else in sum_.
+std::span<const float> DpSgd::clipped_sum(const TrainingJob& job, Rng& dropout) {
   if (batch_.empty()) std::fill(sum_.begin(), sum_.end(), 0.0F);
   // Parts of about one size: a small last one would waste a pass over the weights.
   const std::size_t parts = (batch_.size() + kMicrobatch - 1) / kMicrobatch;
@@ -83,16 +84,18 @@ void DpSgd::sum_gradients(const TrainingJob& job, Rng& dropout) {
     const Batch batch = buffer_.gather(job.data, std::span<const std::uint32_t>(batch_).subspan(start, end - start));
     job.model.clipped_backward(batch, job.example_noise->clip_norm, dropout);
     const std::span<const float> gradient = job.model.gradient();
+    if (parts == 1) return gradient;
     if (part == 0) {
       std::copy(gradient.begin(), gradient.end(), sum_.begin());
     } else {
       kernels::axpy(1.0F, gradient, sum_);
     }
   }
+  return sum_;
 }
 
 const GridGaussian& DpSgd::noise_of(double stddev) {
-  if (!noise_ || noise_->stddev() != stddev) noise_.emplace(stddev, GridGaussian::finest_grid(stddev));
+  if (!noise_ || noise_->stddev() != stddev) noise_.emplace(stddev, GridGaussian::float_grid(stddev));
   return *noise_;
 }
 
@@ -110,9 +113,7 @@ TrainingResult DpSgd::fit(const TrainingJob& job) {
   for (std::int64_t i = 0; i < options_.steps; ++i) {
     if (job.should_stop && job.should_stop()) throw Interrupted("training was interrupted");
     draw_batch(job, bits);
-    sum_gradients(job, dropout);
-    add_gaussian(noise, bits, sum_);
-    kernels::scale(static_cast<float>(1.0 / static_cast<double>(options_.batch_size)), sum_);
+    add_gaussian(noise, bits, clipped_sum(job, dropout), 1.0 / static_cast<double>(options_.batch_size), sum_);
     kernels::sgd(step, weights, sum_, moment_);
     ++result.steps;
   }

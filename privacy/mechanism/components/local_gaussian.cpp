@@ -20,7 +20,7 @@ struct LocalOptions {
 
 class LocalDevice final : public DeviceMechanism {
  public:
-  LocalDevice(double clip_norm, double stddev) : clip_norm_(clip_norm), noise_(stddev, GridGaussian::finest_grid(stddev)) {}
+  LocalDevice(double clip_norm, double stddev) : clip_norm_(clip_norm), noise_(stddev, GridGaussian::float_grid(stddev)) {}
 
   void protect(std::span<float> delta, std::uint32_t, const NoiseKey& key) const override {
     // add_gaussian rounds to its grid first; what that adds to the norm is taken off here.

@@ -1,4 +1,5 @@
 #include "privacy/noise/cell_sampler.h"
+#include "privacy/noise/noise_loops.h"
 
 #include <gtest/gtest.h>
 
@@ -100,9 +101,9 @@ TEST(CellSampler, GivesTheSameBitsOnEveryInstructionSet) {
       std::vector<std::int64_t> best(length);
       RandomBits first(test::key_of(length));
       RandomBits second(test::key_of(length));
-      CellSampler::use_portable(true);
+      use_portable_noise_loops(true);
       sampler.fill(first, portable);
-      CellSampler::use_portable(false);
+      use_portable_noise_loops(false);
       sampler.fill(second, best);
       ASSERT_EQ(portable, best) << exponent << " " << length;
       ASSERT_EQ(first.next_u64(), second.next_u64());

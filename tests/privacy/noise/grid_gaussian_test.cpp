@@ -138,17 +138,18 @@ TEST(GridGaussian, RefusesWhatItCannotDraw) {
   EXPECT_THAT(test::error_of([] { GridGaussian(1.0, 0); }), HasSubstr("expected 2^8 to 2^52"));
 }
 
-TEST(GridGaussian, FinestGridIsTheFinestThatHolds) {
+TEST(GridGaussian, TheGridOfFloatsIsFarFinerThanTheNoise) {
   for (const double stddev : {1.0, 1.5, 0.75, 1e-6, 1e6, 0x1p-900}) {
-    const int grid = GridGaussian::finest_grid(stddev);
-    EXPECT_NO_THROW(GridGaussian(stddev, grid)) << stddev;
-    EXPECT_THROW(GridGaussian(stddev, grid - 1), ConfigError) << stddev;
+    const double units = std::ldexp(stddev, -GridGaussian::float_grid(stddev));
+    EXPECT_GT(units, 0x1p43) << stddev;
+    EXPECT_LE(units, 0x1p44) << stddev;
+    EXPECT_NO_THROW(GridGaussian(stddev, GridGaussian::float_grid(stddev))) << stddev;
   }
-  EXPECT_EQ(GridGaussian::finest_grid(1.0), -52);
-  EXPECT_EQ(GridGaussian::finest_grid(1.5), -51);
-  EXPECT_EQ(GridGaussian::finest_grid(0), -149);
-  EXPECT_THROW(GridGaussian::finest_grid(-1), ConfigError);
-  EXPECT_THROW(GridGaussian::finest_grid(1e-300), ConfigError);
+  EXPECT_EQ(GridGaussian::float_grid(1.0), -44);
+  EXPECT_EQ(GridGaussian::float_grid(1.5), -43);
+  EXPECT_EQ(GridGaussian::float_grid(0), -149);
+  EXPECT_THROW(GridGaussian::float_grid(-1), ConfigError);
+  EXPECT_THROW(GridGaussian::float_grid(1e-300), ConfigError);
 }
 
 TEST(AddGaussian, AddsDrawsToValuesOnTheGrid) {
@@ -161,6 +162,22 @@ TEST(AddGaussian, AddsDrawsToValuesOnTheGrid) {
   const double before[] = {0, 1024, -2048, 1.024e9, 307, 0x1.234568p70};
   for (std::size_t i = 0; i < values.size(); ++i) {
     EXPECT_EQ(values[i], static_cast<float>((before[i] + static_cast<double>(draws[i])) / 1024)) << i;
+  }
+}
+
+TEST(AddGaussian, ConvertsLargeAndSmallDrawsAlike) {
+  // Up to 2^44 units a standard deviation there is a quicker conversion; beyond, the plain one.
+  for (const int bits : {30, 44, 45, 52}) {
+    const GridGaussian noise(1.0, -bits);
+    std::vector<float> values = {0.0F, 1.0F, -0.25F, 3e4F, 1e9F, -1e-9F};
+    RandomBits random(test::key_of(8));
+    std::vector<float> out(values.size());
+    add_gaussian(noise, random, values, 0.125, out);
+    const auto draws = draws_of(noise, 8, values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double units = std::nearbyint(std::ldexp(static_cast<double>(values[i]), bits)) + static_cast<double>(draws[i]);
+      EXPECT_EQ(out[i], static_cast<float>(units * std::ldexp(0.125, -bits))) << bits << " " << i;
+    }
   }
 }
 
@@ -177,7 +194,7 @@ TEST(AddGaussian, HidesWhatTheLowBitsOfAFloatWouldTell) {
 }
 
 TEST(AddGaussian, LeavesFloatsAloneWithoutNoise) {
-  const GridGaussian noise(0, GridGaussian::finest_grid(0));
+  const GridGaussian noise(0, GridGaussian::float_grid(0));
   const std::vector<float> before = {0.1F, -1e38F, std::numeric_limits<float>::denorm_min(), 0.0F};
   std::vector<float> after = before;
   RandomBits bits(test::key_of(1));
@@ -189,7 +206,7 @@ TEST(AddGaussian, HasTheStddevThatWasAskedFor) {
   const double stddev = 0.037;
   std::vector<float> values(kDraws, 1.0F);
   RandomBits bits(test::key_of(10));
-  add_gaussian(GridGaussian(stddev, GridGaussian::finest_grid(stddev)), bits, values);
+  add_gaussian(GridGaussian(stddev, GridGaussian::float_grid(stddev)), bits, values);
   std::vector<double> noise;
   for (const float value : values) noise.push_back((static_cast<double>(value) - 1) / stddev);
   const test::Moments moments = test::moments_of(noise);
