@@ -31,13 +31,18 @@ struct GraphParameters {
 /// for it: with all but the allowed probability the honest survivors stay connected, no client has `threshold`
 /// adversarial neighbours (semi-malicious: no server can collect `threshold` answers of both kinds about one client),
 /// and every client keeps `threshold` surviving neighbours. If no degree below clients - 1 does, the complete graph,
-/// where nothing is left to chance. Who drops out is a whole number: 5 % of 10 clients are none, and then threshold =
-/// degree may come out. Tails are summed in log space; equal arguments give equal results, so every client recomputes
-/// what a server claims. Cost: microseconds for small degrees, a fraction of a second for 1,000,000 clients at rates
-/// near the limit. Errors: ConfigError for a value out of range, for adversary_rate + dropout_rate > 0.9
-/// (semi-malicious: adversary_rate + 2 · dropout_rate > 0.9), and where not even the complete graph will do. Source:
-/// Bell, Bonawitz, Gascón, Lepoint, Raykova 2020 (eprint 2020/704); bounds and rounding as in federated-compute,
-/// fcp/secagg/server/graph_parameter_finder.cc.
+/// where nothing is left to chance.
+///
+/// Who drops out is a whole number: 5 % of 10 clients are none, and then threshold = degree may come out, which stands
+/// no drop-out. Tails are summed in log space; equal arguments give equal results, so every client recomputes what a
+/// server claims. Cost: below a millisecond up to 1,000 clients, some 10 ms for 1,000,000 at rates near the limit.
+///
+/// Errors: ConfigError for a value out of range, for adversary_rate + dropout_rate > 0.9 (semi-malicious:
+/// adversary_rate + 2 · dropout_rate > 0.9), and where not even the complete graph will do.
+///
+/// Source: Bell, Bonawitz, Gascón, Lepoint, Raykova 2020 (eprint 2020/704); bounds and rounding as in
+/// federated-compute, fcp/secagg/server/graph_parameter_finder.cc, save that a threshold raised to 2 (with next to no
+/// adversaries) must still be reached by the survivors.
 GraphParameters find_graph_parameters(const GraphRequirements& requirements);
 
 }  // namespace fl

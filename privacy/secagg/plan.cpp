@@ -31,8 +31,8 @@ void check_plan(const SecAggPlan& plan) {
           "security_bits is " + std::to_string(plan.security_bits) + "; use 1 to 128");
   require(plan.correctness_bits >= 1 && plan.correctness_bits <= 128,
           "correctness_bits is " + std::to_string(plan.correctness_bits) + "; use 1 to 128");
-  require(plan.minimum_survivors >= 2 && plan.minimum_survivors <= kMaximumSecAggClients,
-          "minimum_survivors is " + std::to_string(plan.minimum_survivors) + "; use 2 to " +
+  require(plan.minimum_survivors >= 3 && plan.minimum_survivors <= kMaximumSecAggClients,
+          "minimum_survivors is " + std::to_string(plan.minimum_survivors) + "; use 3 to " +
               std::to_string(kMaximumSecAggClients));
   require(plan.bits >= 1 && plan.bits <= 64, "bits is " + std::to_string(plan.bits) + "; use 1 to 64");
   // 2^40 values are far more than any model has; bytes of a message must not overflow.

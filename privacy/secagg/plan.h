@@ -29,7 +29,7 @@ struct SecAggPlan {
   ServerModel server = ServerModel::semi_malicious;
   int security_bits = 40;
   int correctness_bits = 20;
-  std::uint32_t minimum_survivors = 3;  ///< fewest vectors in a sum
+  std::uint32_t minimum_survivors = 3;  ///< fewest vectors in a sum; of two, each would know the other's
   unsigned bits = 32;                   ///< sums are mod 2^bits, 1 to 64
   std::uint64_t length = 0;             ///< values in a vector, at least 1
 };

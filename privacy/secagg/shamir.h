@@ -29,11 +29,13 @@ std::vector<ShamirShare> shamir_split(std::span<const std::byte> secret, std::ui
                                       RandomBits& bits);
 
 /// The secret. All shares given must lie on one polynomial: the first `threshold` rebuild the secret and every further
-/// one checks them. With exactly `threshold` shares a wrong one is found only if the limbs do not fit in secret_bytes
-/// (32 bytes: all but one wrong share in 2^23); compare with a public key where there is one. Errors: ProtocolError for
-/// fewer than `threshold` shares, an x that is 0, above 1,000,000 or given twice, a value of another size or not below
-/// p, shares that contradict one another, and a result that is no secret of that size. REQUIRES: 1 to 64 secret bytes,
-/// threshold >= 2.
+/// one checks them. With exactly `threshold` shares a random wrong one is found only because the limbs do not fit in
+/// secret_bytes (32 bytes: all but one in 2^23), and one that was made to fit is not: compare with a public key or
+/// hash.
+///
+/// Errors: ProtocolError for fewer than `threshold` shares, an x that is 0, above 1,000,000 or given twice, a value of
+/// another size or not below p, shares that contradict one another, and a result that is no secret of that size.
+/// REQUIRES: 1 to 64 secret bytes, threshold >= 2.
 SecretBytes shamir_combine(std::span<const ShamirShare> shares, std::uint32_t threshold, std::size_t secret_bytes);
 
 }  // namespace fl

@@ -56,7 +56,8 @@ inline nlohmann::json test_data(const std::string& name) {
 /// The vectors of tests/data/crypto_vectors.json for one primitive; never empty.
 inline std::vector<nlohmann::json> crypto_vectors(const std::string& primitive) {
   std::vector<nlohmann::json> out;
-  for (const auto& vector : test_data("crypto_vectors.json").at("vectors")) {
+  const nlohmann::json data = test_data("crypto_vectors.json");
+  for (const auto& vector : data.at("vectors")) {
     if (vector.at("primitive") == primitive) out.push_back(vector);
   }
   if (out.empty()) throw std::runtime_error("no vectors of " + primitive);
