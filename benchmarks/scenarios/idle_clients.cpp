@@ -27,7 +27,6 @@
 
 #include "aggregator/net/serve.h"
 #include "fl_core/base/percentile.h"
-#include "fl_core/ml/model.h"
 #include "fl_core/net/framed_stream.h"
 #include "fl_core/net/pki.h"
 #include "fl_core/wire/control.h"
@@ -39,30 +38,6 @@ namespace {
 namespace asio = boost::asio;
 using asio::ip::tcp;
 using Clock = std::chrono::steady_clock;
-
-/// A model of ten floats that nobody trains.
-class TinyModel final : public Model {
- public:
-  TinyModel() : layout_(std::make_shared<Layout>(std::vector<Slot>{{"w", {10}, SlotKind::weight}})), weights_(10) {}
-  const SharedLayout& layout() const override { return layout_; }
-  std::span<float> weights() override { return weights_.span(); }
-  std::span<const float> gradient() const override { return {}; }
-  double backward(const Batch&, Rng&) override { return 0; }
-  Evaluation evaluate(const Batch&) override { return {}; }
-
- private:
-  SharedLayout layout_;
-  AlignedArray<float> weights_;
-};
-
-class Tiny final : public ModelFactory {
- public:
-  Tiny(const NoOptions&, const ModelContext&) {}
-  std::unique_ptr<Model> make(std::uint64_t) const override { return std::make_unique<TinyModel>(); }
-  ModelCost cost() const override { return {}; }
-};
-
-FL_REGISTER(models(), "tiny", Tiny, NoOptions, "ten floats; for benchmarks of the connections");
 
 struct Arguments {
   std::size_t clients = 5000;
@@ -227,7 +202,7 @@ void write_config(const std::filesystem::path& folder, const Arguments& argument
                                      {"rounds", arguments.rounds},
                                      {"data", {{"name", "synthetic"}}},
                                      {"partition", {{"name", "iid"}, {"clients", arguments.clients}}},
-                                     {"model", {{"name", "tiny"}}},
+                                     {"model", {{"name", "flat"}, {"parameters", 10}}},
                                      {"trainer", {{"name", "sgd"}}},
                                      {"round", {{"cohort", arguments.cohort}}}};
   // One client more starts the rounds: until it comes, nobody is asked.

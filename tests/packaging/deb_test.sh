@@ -90,7 +90,7 @@ configure() {
   # shellcheck disable=SC2016
   inside '
     cp /usr/share/tributary/examples/*.json /etc/tributary/
-    cd /root
+    mkdir -p /srv/federation && cd /srv/federation
     fl pki init > /dev/null
     fl pki issue server aggregator --host localhost > /dev/null
     fl pki issue client one > /dev/null
@@ -103,7 +103,7 @@ configure() {
     mkdir -p /var/lib/tributary-aggregator /var/lib/tributary-client
     cd /etc/tributary
     sed -i "s/aggregator.example.org:7443/localhost:7443/; s/\"data_seed\": 1,/\"data_seed\": 1, \"exit_when_finished\": true,/" client.json
-    sed "s#client.pem#/root/pki/issued/two/cert.pem#; s#/run/credentials.*client.key#/root/pki/issued/two/key.pem#; s#/var/lib/tributary-client#/root/two#" client.json > two.json'
+    sed "s#client.pem#/srv/federation/pki/issued/two/cert.pem#; s#/run/credentials.*client.key#/srv/federation/pki/issued/two/key.pem#; s#/var/lib/tributary-client#/srv/federation/two#" client.json > two.json'
 }
 
 train() {
@@ -111,16 +111,16 @@ train() {
   local status=0
   # shellcheck disable=SC2016
   inside '
-    fl-client /etc/tributary/client.json > /root/one.log 2>&1 & one=$!
-    fl-client /etc/tributary/two.json > /root/two.log 2>&1 & two=$!
-    timeout 120 fl-aggregator /etc/tributary/server.json > /root/aggregator.log 2>&1
+    fl-client /etc/tributary/client.json > /srv/federation/one.log 2>&1 & one=$!
+    fl-client /etc/tributary/two.json > /srv/federation/two.log 2>&1 & two=$!
+    timeout 120 fl-aggregator /etc/tributary/server.json > /srv/federation/aggregator.log 2>&1
     timeout 60 tail --pid=$one -f /dev/null; wait $one
     timeout 60 tail --pid=$two -f /dev/null; wait $two' || status=$?
   if ((status != 0)) || [[ ! -s $root/var/lib/tributary-aggregator/run/model.safetensors ]]; then
-    tail -n 15 "$root"/root/{aggregator,one,two}.log >&2
+    tail -n 15 "$root"/srv/federation/{aggregator,one,two}.log >&2
     fail "the run ended with exit code $status"
   fi
-  say "  $(grep -m1 '^model' "$root/root/aggregator.log")"
+  say "  $(grep -m1 '^model' "$root/srv/federation/aggregator.log")"
 }
 
 remove_packages() {

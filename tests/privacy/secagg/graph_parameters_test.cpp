@@ -108,6 +108,14 @@ TEST(GraphParameters, OfTheCompleteGraphStandEveryCountTheyPromise) {
   }
 }
 
+TEST(GraphParameters, TakeRatesForTheWholeNumbersTheyMean) {
+  // 0.58 · 50 is 28.999999999999996 in doubles. With 2^-128 allowed only the complete graph will do: 29 adversaries,
+  // threshold 30.
+  const auto with = [](double rate) { return find_graph_parameters({50, rate, 0.3, ServerModel::curious, 128, 128}); };
+  EXPECT_EQ(with(0.58), (GraphParameters{49, 30}));
+  EXPECT_EQ(with(0.5799), (GraphParameters{49, 29}));
+}
+
 TEST(GraphParameters, RefuseWhatCannotBe) {
   const auto error = [](GraphRequirements r) { return test::error_of([&] { find_graph_parameters(r); }); };
   const double nan = std::numeric_limits<double>::quiet_NaN();

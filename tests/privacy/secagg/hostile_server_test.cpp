@@ -234,13 +234,11 @@ TEST(HostileServer, CannotHideSharers) {
     inbox.boxes.erase(inbox.boxes.begin(), inbox.boxes.begin() + 3);
   });
   expect_inbox_refused(complete(), "the shares of client 1007 are missing", [](Rig&, SecAggInbox& inbox) { inbox.boxes.erase(inbox.boxes.begin()); });
-  expect_inbox_refused(complete(), "shares came from client 1014, who is no neighbour that shared",
-                       [](Rig&, SecAggInbox& inbox) {
-                         inbox.sharers[2] = inbox.sharers[3] = false;
-                         inbox.boxes = {inbox.boxes[0], inbox.boxes[3], inbox.boxes[4], inbox.boxes[1]};
-                         inbox.boxes[3].peer = 9000;
-                         inbox.boxes[3].peer = id_of(5) + 1;
-                       });
+  // One more than shared, by somebody unknown.
+  expect_inbox_refused(complete(), "shares came from client 9000, who is no neighbour that shared", [](Rig&, SecAggInbox& inbox) {
+    inbox.boxes.push_back({9000, inbox.boxes[4].sealed});
+  });
+  expect_inbox_refused(complete(), "lists client 1014 twice", [](Rig&, SecAggInbox& inbox) { inbox.boxes.insert(inbox.boxes.begin() + 1, inbox.boxes[1]); });
 }
 
 TEST(HostileServer, CannotAlterOrMisdirectShares) {
@@ -299,6 +297,46 @@ TEST(HostileServer, CannotInventOrHideSurvivors) {
   expect_survivors_refused("lists client 1021 as a survivor, who did not share", [](SecAggSet& set) { set[3] = true; }, history);
 }
 
+/// 30 clients of which 9 may drop out, in a graph of lower degree.
+SecAggPlan large() {
+  SecAggPlan plan = plan_for(30, 9, ServerModel::curious);
+  plan.adversary_rate = 0.04;
+  return plan;
+}
+
+/// Just so many of client 0's neighbours that one less than the threshold is left.
+std::vector<std::uint32_t> too_many_neighbours(Rig& rig) {
+  const Roster& roster = *rig.server().roster();
+  std::vector<std::uint32_t> neighbours = roster.neighbours(0);
+  EXPECT_LT(neighbours.size(), 29U);
+  neighbours.resize(neighbours.size() - roster.threshold() + 1);
+  EXPECT_LE(neighbours.size(), 9U) << "the plan allows for them in all";
+  return neighbours;
+}
+
+// As many drop-outs as planned, but all of them around one client, who would be left alone with the server's friends.
+TEST(HostileServer, CannotTakeAClientsNeighboursAway) {
+  {
+    Rig rig(30, large());
+    rig.run(SecAggStep::share);
+    SecAggInbox inbox = decode_inbox(rig.round(), 30, rig.pending_for(0));
+    for (const std::uint32_t place : too_many_neighbours(rig)) {
+      inbox.sharers[place] = false;
+      std::erase_if(inbox.boxes, [&](const SealedShares& box) { return box.peer == id_of(place); });
+    }
+    EXPECT_THAT(refusal_of([&] { rig.answer(SecAggStep::input, 0, encode_inbox(rig.round(), inbox)); }),
+                HasSubstr("of this client's neighbours shared; "));
+    expect_silent(rig, 0);
+  }
+  Rig rig(30, large());
+  rig.run(SecAggStep::input);
+  SecAggSet survivors(30, true);
+  for (const std::uint32_t place : too_many_neighbours(rig)) survivors[place] = false;
+  EXPECT_THAT(refusal_of([&] { rig.answer(SecAggStep::consistency, 0, encode_survivors(rig.round(), survivors)); }),
+              HasSubstr("of this client's neighbours survived; "));
+  expect_silent(rig, 0);
+}
+
 // Step 5: the signatures.
 
 void expect_confirmations_refused(const SecAggPlan& plan, const std::string& reason,
@@ -322,7 +360,7 @@ TEST(HostileServer, CannotCountSignaturesThatAreNone) {
   expect_confirmations_refused(complete(), "confirmed by client 1000, who is no surviving neighbour", [](Rig& rig, auto& signatures) {
     signatures.insert(signatures.begin(), {id_of(0), decode_confirmation(rig.round(), rig.sent(0)[SecAggStep::consistency])});
   });
-  expect_confirmations_refused(complete(), "client 9 and", [](Rig&, auto& signatures) {
+  expect_confirmations_refused(complete(), "confirmed by client 9, who is no surviving neighbour", [](Rig&, auto& signatures) {
     signatures.insert(signatures.begin(), {9, signatures[0].signature});
   });
   // In the sparse graph one client is no neighbour of client 0: its signature is good and counts for nothing.

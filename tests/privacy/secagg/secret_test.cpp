@@ -1,13 +1,22 @@
+// The old interface is the only one that replaces the generator in a whole process without a configuration file.
+#define OPENSSL_SUPPRESS_DEPRECATED
+
 #include "privacy/secagg/secret.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/rand.h>
 
 #include <memory>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "fl_core/base/error.h"
+#include "privacy/secagg/key_agreement.h"
+#include "privacy/secagg/signature.h"
 #include "tests/privacy/secagg/support.h"
+#include "tests/support/test_support.h"
 
 namespace fl {
 namespace {
@@ -48,6 +57,31 @@ TEST(SecretKey, IsRandomEachTime) {
   EXPECT_FALSE(equal_in_constant_time(a.bytes(), b.bytes()));
   EXPECT_NE(to_hex(a.bytes()), kZeros);
   EXPECT_TRUE(equal_in_constant_time(a.bytes(), a.copy().bytes()));
+}
+
+/// OpenSSL's generator replaced by one that fails, until the end of the scope.
+class BrokenGenerator {
+ public:
+  BrokenGenerator() { RAND_set_rand_method(&kMethod); }
+  ~BrokenGenerator() { RAND_set_rand_method(RAND_OpenSSL()); }
+  BrokenGenerator(const BrokenGenerator&) = delete;
+  BrokenGenerator& operator=(const BrokenGenerator&) = delete;
+
+ private:
+  static int fail(unsigned char*, int) { return 0; }
+  static int ready() { return 1; }
+  static constexpr RAND_METHOD kMethod = {nullptr, &fail, nullptr, nullptr, &fail, &ready};
+};
+
+TEST(SecretKey, ThrowsWhenTheGeneratorFails) {
+  {
+    const BrokenGenerator broken;
+    EXPECT_THROW(SecretKey::random(), IoError);
+    EXPECT_THROW(AgreementKeys::generate(), IoError);
+    EXPECT_THROW(SigningKey::generate(), IoError);
+    EXPECT_THAT(test::error_of([] { SecretKey::random(); }), testing::HasSubstr("random generator failed"));
+  }
+  EXPECT_NO_THROW(SecretKey::random()) << "the control: the generator works again";
 }
 
 TEST(SecretBytes, MoveAndCopyOnPurpose) {

@@ -155,6 +155,20 @@ TEST(Shamir, FindsAWrongShareAtTheThresholdByTheFirstLimb) {
   EXPECT_THROW(shamir_combine(given, 4, 32), ProtocolError);
 }
 
+TEST(Shamir, FindsLimbsThatAreTooLarge) {
+  // Equal values at 1 and 2 are a constant polynomial. 2^31 is below p, but no limb of 31 bits.
+  for (std::size_t limb = 0; limb < 9; ++limb) {
+    std::vector<ShamirShare> shares(2);
+    for (std::uint32_t i = 0; i < 2; ++i) {
+      shares[i] = {i + 1, SecretBytes(36)};
+      shares[i].value.bytes()[4 * limb] = std::byte{0x80};
+    }
+    EXPECT_THROW(shamir_combine(shares, 2, 32), ProtocolError) << limb;
+    for (auto& share : shares) share.value.bytes()[4 * limb] = std::byte{0};
+    EXPECT_EQ(combined(shares, 2), std::string(64, '0')) << limb;
+  }
+}
+
 TEST(Shamir, RefusesWhatIsNoShare) {
   RandomBits bits(test::key_of(8));
   const auto shares = shamir_split(test::secret_of(5).bytes(), 4, 3, bits);

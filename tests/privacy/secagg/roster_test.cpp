@@ -1,0 +1,131 @@
+#include "privacy/secagg/roster.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "fl_core/base/error.h"
+#include "tests/privacy/secagg/secagg_rig.h"
+
+namespace fl {
+namespace {
+
+using namespace secagg_test;
+using ::testing::HasSubstr;
+
+std::vector<SecAggRosterEntry> some_entries(std::size_t clients) {
+  std::vector<SecAggRosterEntry> entries;
+  for (std::size_t i = 0; i < clients; ++i) entries.push_back({id_of(i), fixed_key(30, i)});
+  return entries;
+}
+
+TEST(Roster, FindsPlacesAndNeighbours) {
+  const Roster roster(some_round(), plan_for(6, 1), some_entries(6));
+  EXPECT_EQ(roster.place(id_of(4)), 4U);
+  EXPECT_EQ(roster.place(id_of(4) + 1), std::nullopt);
+  EXPECT_EQ(roster.client(5), id_of(5));
+  EXPECT_EQ(roster.least_survivors(), 5U);
+  EXPECT_EQ(roster.degree(), 4U);
+  EXPECT_EQ(roster.count_neighbours(2, SecAggSet(6, true)), 4U);
+  EXPECT_EQ(roster.count_neighbours(2, SecAggSet(6, false)), 0U);
+}
+
+// All that two clients might disagree about changes the hash that their keys are bound to.
+TEST(Roster, DigestCoversRoundModelPlanAndAdverts) {
+  const SecAggRound round = some_round();
+  const SecAggPlan plan = plan_for(6, 1);
+  std::vector<SecAggDigest> digests{Roster(round, plan, some_entries(6)).digest()};
+  const auto add = [&](const SecAggRound& other_round, const SecAggPlan& other_plan, const std::vector<SecAggRosterEntry>& entries) {
+    digests.push_back(Roster(other_round, other_plan, entries).digest());
+  };
+  SecAggRound changed = round;
+  changed.round = 6;
+  add(changed, plan, some_entries(6));
+  changed = round;
+  changed.session[3] ^= std::byte{1};
+  add(changed, plan, some_entries(6));
+  changed = round;
+  changed.model_hash[3] ^= std::byte{1};
+  add(changed, plan, some_entries(6));
+  const auto with = [&](auto change) {
+    SecAggPlan other = plan;
+    change(other);
+    add(round, other, some_entries(6));
+  };
+  with([](SecAggPlan& p) { p.adversary_rate = 0.01; });
+  with([](SecAggPlan& p) { p.dropout_rate = 0; });
+  with([](SecAggPlan& p) { p.server = ServerModel::curious; });
+  with([](SecAggPlan& p) { p.security_bits = 41; });
+  with([](SecAggPlan& p) { p.correctness_bits = 21; });
+  with([](SecAggPlan& p) { p.minimum_survivors = 4; });
+  with([](SecAggPlan& p) { p.bits = 31; });
+  with([](SecAggPlan& p) { p.length = 6; });
+  auto entries = some_entries(6);
+  entries[2].advert[0] ^= std::byte{1};
+  add(round, plan, entries);
+  entries = some_entries(6);
+  entries[5].client += 1;
+  add(round, plan, entries);
+  add(round, plan, some_entries(7));
+  std::ranges::sort(digests);
+  EXPECT_EQ(std::ranges::adjacent_find(digests), digests.end());
+}
+
+TEST(Roster, StatementsTellSetsApart) {
+  const Roster roster(some_round(), plan_for(6, 1), some_entries(6));
+  const SecAggSet all(6, true);
+  SecAggSet some = all;
+  some[3] = false;
+  EXPECT_NE(roster.survivor_statement(all, all), roster.survivor_statement(all, some));
+  EXPECT_NE(roster.survivor_statement(all, some), roster.survivor_statement(some, all));
+  EXPECT_NE(roster.survivor_statement(all, some), roster.survivor_statement(some, some));
+}
+
+TEST(Roster, RefusesWhatNoRoundCanHave) {
+  const auto reason = [](const SecAggPlan& plan, const std::vector<SecAggRosterEntry>& entries) {
+    return refusal_of([&] { const Roster roster(some_round(), plan, entries); });
+  };
+  EXPECT_THAT(reason(plan_for(6, 1), some_entries(2)), HasSubstr("the roster has 2 clients; a round needs 3 to 65536"));
+  EXPECT_THAT(reason(plan_for(6, 1), std::vector<SecAggRosterEntry>(65'537)), HasSubstr("the roster has 65537 clients"));
+  EXPECT_THAT(reason(plan_for(6, 4), some_entries(6)), HasSubstr("no graph of 6 clients is safe"));
+  auto entries = some_entries(6);
+  entries[3].client = entries[2].client;
+  EXPECT_THAT(reason(plan_for(6, 1), entries), HasSubstr("lists client 1014 twice or out of order"));
+}
+
+// 0.33 of 100 are 33, 0.05 of 10 none; minimum_survivors is a floor.
+TEST(SecAggPlan, CountsTheLeastSurvivors) {
+  SecAggPlan plan;
+  plan.dropout_rate = 0.33;
+  EXPECT_EQ(least_survivors(plan, 100), 67U);
+  plan.dropout_rate = 0.05;
+  EXPECT_EQ(least_survivors(plan, 10), 10U);
+  plan.minimum_survivors = 20;
+  EXPECT_EQ(least_survivors(plan, 10), 20U);
+}
+
+TEST(SecAggPlan, RefusesNumbersOutOfRange) {
+  const auto reason = [](auto change) {
+    SecAggPlan plan = plan_for(6, 1);
+    change(plan);
+    try {
+      check_plan(plan);
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(reason([](SecAggPlan&) {}), "");
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.adversary_rate = 1; }), HasSubstr("secure_aggregation.adversary_rate is 1.000000"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.dropout_rate = std::nan(""); }), HasSubstr("secure_aggregation.dropout_rate is"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.server = static_cast<ServerModel>(7); }), HasSubstr("secure_aggregation.server"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.security_bits = 0; }), HasSubstr("security_bits is 0; use 1 to 128"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.correctness_bits = 129; }), HasSubstr("correctness_bits is 129"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.minimum_survivors = 2; }), HasSubstr("minimum_survivors is 2; use 3 to 65536"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.bits = 65; }), HasSubstr("bits is 65; use 1 to 64"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.length = 0; }), HasSubstr("length is 0"));
+}
+
+}  // namespace
+}  // namespace fl
