@@ -95,7 +95,10 @@ nlohmann::json Run::run() {
 }
 
 nlohmann::json Run::write_summary(const FederationTotals& totals, const std::string& status) {
-  const auto rate = [&](double count) { return totals.seconds_training > 0 ? count / totals.seconds_training : 0; };
+  // What would tell who took part is null.
+  const bool secret = parts_.privacy && parts_.privacy->server();
+  const auto open = [&](auto value) { return secret ? nlohmann::json(nullptr) : nlohmann::json(value); };
+  const auto rate = [&](double count) { return open(totals.seconds_training > 0 ? count / totals.seconds_training : 0); };
   const auto optional = [](const std::optional<double>& value) { return value && std::isfinite(*value) ? nlohmann::json(*value) : nlohmann::json(nullptr); };
   nlohmann::json run = {{"status", status},
                         {"rounds", totals.rounds},
@@ -107,8 +110,8 @@ nlohmann::json Run::write_summary(const FederationTotals& totals, const std::str
                         {"train_samples_per_s", rate(static_cast<double>(totals.examples))},
                         {"client_rounds_per_s", rate(static_cast<double>(totals.client_rounds))},
                         {"peak_rss_bytes", peak_rss_bytes()},
-                        {"bytes_up", totals.bytes_up},
-                        {"bytes_down", totals.bytes_down},
+                        {"bytes_up", open(totals.bytes_up)},
+                        {"bytes_down", open(totals.bytes_down)},
                         {"parameters", engine_.layout()->size()}};
   if (parts_.privacy) run["privacy"] = parts_.privacy->statement();
   run.update(parts_.facts);

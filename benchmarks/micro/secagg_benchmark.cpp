@@ -111,8 +111,13 @@ void SecaggHararyGraph(benchmark::State& state) {
 }
 
 BENCHMARK(SecaggRawAesCtr);
-BENCHMARK(SecaggMask32)->Args({1'000'000, 100, 32})->Args({1'000'000, 100, 16})->Args({10'000'000, 10, 32});
+BENCHMARK(SecaggMask32)
+    ->Args({1'000, 100, 32})
+    ->Args({1'000'000, 100, 32})
+    ->Args({1'000'000, 100, 16})
+    ->Args({10'000'000, 10, 32});
 BENCHMARK(SecaggMask64)
+    ->Args({1'000, 100, 64})
     ->Args({1'000'000, 100, 64})
     ->Args({100'000, 100, 64})
     ->Args({1'000'000, 1, 64});

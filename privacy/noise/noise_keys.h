@@ -17,6 +17,7 @@ enum class NoisePurpose : std::uint64_t {
   device = 4,       ///< one device's noise on its update
   example = 5,      ///< one device's noise and batches of DP-SGD
   sampling = 6,     ///< who takes part: secret, because amplification by sampling counts on it
+  secure_aggregation = 7,  ///< one client's keys and shares in one round of secure aggregation
 };
 
 /// Where keys come from. Any thread.

@@ -25,9 +25,11 @@ SecAggReceipt SecAggServer::add_advert(ClientId from, SecAggView message) {
   const auto identity = directory_->identity_key(from);
   if (!identity) return SecAggReceipt::stranger;
   const SecAggAdvert advert = decode_advert(round_, message);
-  if (advert.client != from) throw ProtocolError(secagg_name(from) + " sent an advert of " + secagg_name(advert.client));
+  if (advert.client != from)
+    throw ProtocolError(secagg_name(from) + " sent an advert of " + secagg_name(advert.client));
   if (!verify_signature(*identity, kAdvertDomain, signed_bytes(advert, digest_of(round_, plan_)), advert.signature)) {
-    throw ProtocolError("the advert of " + secagg_name(from) + " is not signed by its enrolled identity for this session, round, model and plan");
+    throw ProtocolError("the advert of " + secagg_name(from) +
+                        " is not signed by its enrolled identity for this session, round, model and plan");
   }
   // Any private key finds a point of low order, which would make every neighbour abort.
   const primitives::X25519Key probe(SecretKey(std::span<const std::byte, SecretKey::kSize>(round_.session)));
@@ -35,7 +37,8 @@ SecAggReceipt SecAggServer::add_advert(ClientId from, SecAggView message) {
     if (!probe.agree(key)) throw ProtocolError(secagg_name(from) + " advertises a key of low order");
     if (keys_.contains(key)) throw ProtocolError(secagg_name(from) + " advertises a key of another client");
   }
-  if (advert.sealing_key == advert.mask_key) throw ProtocolError(secagg_name(from) + " advertises one key for two purposes");
+  if (advert.sealing_key == advert.mask_key)
+    throw ProtocolError(secagg_name(from) + " advertises one key for two purposes");
   keys_.insert({advert.sealing_key, advert.mask_key});
   adverts_.emplace(from, advert);
   return SecAggReceipt::counted;
@@ -63,7 +66,8 @@ std::vector<SecAggMail> SecAggServer::close_adverts() {
   keys_.clear();
   for (std::uint32_t place = 0; place < members_.size(); ++place) {
     SecAggRoster message{entries, {}};
-    for (const std::uint32_t neighbour : members_[place].neighbours) message.adverts.push_back(members_[neighbour].advert);
+    for (const std::uint32_t neighbour : members_[place].neighbours)
+      message.adverts.push_back(members_[neighbour].advert);
     mail.push_back({roster_->client(place), encode_roster(round_, message)});
   }
   step_ = SecAggStep::share;

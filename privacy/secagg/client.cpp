@@ -6,13 +6,20 @@ namespace {
 /// What a step begins with.
 const char* input_of(SecAggStep step) {
   switch (step) {
-    case SecAggStep::advertise: return "the start";
-    case SecAggStep::share: return "the roster";
-    case SecAggStep::input: return "the inbox";
-    case SecAggStep::consistency: return "the survivors";
-    case SecAggStep::unmask: return "the confirmations";
-    case SecAggStep::done: return "nothing more";
-    case SecAggStep::aborted: return "nothing more";
+    case SecAggStep::advertise:
+      return "the start";
+    case SecAggStep::share:
+      return "the roster";
+    case SecAggStep::input:
+      return "the inbox";
+    case SecAggStep::consistency:
+      return "the survivors";
+    case SecAggStep::unmask:
+      return "the confirmations";
+    case SecAggStep::done:
+      return "nothing more";
+    case SecAggStep::aborted:
+      return "nothing more";
   }
   return "nothing";
 }
@@ -21,13 +28,19 @@ const char* input_of(SecAggStep step) {
 
 SecAggClient::SecAggClient(ClientId self, const SecAggRound& round, const SecAggPlan& plan, const SecAggPolicy& policy,
                            const SigningKey& identity, const PeerDirectory& directory, const NoiseKey& randomness)
-    : self_(self), round_(round), plan_(plan), identity_(&identity), directory_(&directory), bits_(std::in_place, randomness) {
+    : self_(self),
+      round_(round),
+      plan_(plan),
+      identity_(&identity),
+      directory_(&directory),
+      bits_(std::in_place, randomness) {
   check_plan(plan);
   check_policy(plan, policy);
 }
 
 void SecAggClient::abandon(const std::string& reason) {
-  if (step_ != SecAggStep::aborted) reason_ = "secure aggregation, round " + std::to_string(round_.round) + ": " + reason;
+  if (step_ != SecAggStep::aborted)
+    reason_ = "secure aggregation, round " + std::to_string(round_.round) + ": " + reason;
   step_ = SecAggStep::aborted;
   wipe();
 }

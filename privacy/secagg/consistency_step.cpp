@@ -11,20 +11,23 @@ SecAggBytes SecAggClient::confirm(SecAggView message) {
     survivors_ = decode_survivors(round_, roster_->clients(), message);
     for (std::uint32_t place = 0; place < roster_->clients(); ++place) {
       if (survivors_[place] && !sharers_[place]) {
-        throw ProtocolError("the server lists " + secagg_name(roster_->client(place)) + " as a survivor, who did not share");
+        throw ProtocolError("the server lists " + secagg_name(roster_->client(place)) +
+                            " as a survivor, who did not share");
       }
     }
-    if (!survivors_[place_]) throw ProtocolError("the server lists this client as dropped out, though it sent its vector");
+    if (!survivors_[place_])
+      throw ProtocolError("the server lists this client as dropped out, though it sent its vector");
     if (count(survivors_) < roster_->least_survivors()) {
-      throw ProtocolError(std::to_string(count(survivors_)) + " of " + std::to_string(roster_->clients()) + " clients survived; " +
-                          std::to_string(roster_->least_survivors()) + " are needed");
+      throw ProtocolError(std::to_string(count(survivors_)) + " of " + std::to_string(roster_->clients()) +
+                          " clients survived; " + std::to_string(roster_->least_survivors()) + " are needed");
     }
     const std::uint32_t surviving = roster_->count_neighbours(place_, survivors_);
     if (surviving < roster_->threshold()) {
       throw ProtocolError("only " + std::to_string(surviving) + " of this client's neighbours survived; " +
                           std::to_string(roster_->threshold()) + " are needed");
     }
-    return encode_confirmation(round_, identity_->sign(kSurvivorDomain, roster_->survivor_statement(sharers_, survivors_)));
+    return encode_confirmation(round_,
+                               identity_->sign(kSurvivorDomain, roster_->survivor_statement(sharers_, survivors_)));
   });
 }
 
@@ -33,7 +36,8 @@ SecAggReceipt SecAggServer::add_confirmation(ClientId from, SecAggView message) 
   if (const auto receipt = screen(SecAggStep::consistency, from, place)) return *receipt;
   const Signature signature = decode_confirmation(round_, message);
   const auto identity = directory_->identity_key(from);
-  if (!identity || !verify_signature(*identity, kSurvivorDomain, roster_->survivor_statement(sharers_, survivors_), signature)) {
+  if (!identity ||
+      !verify_signature(*identity, kSurvivorDomain, roster_->survivor_statement(sharers_, survivors_), signature)) {
     throw ProtocolError(secagg_name(from) + " did not sign the survivors that it was told");
   }
   members_[place].signature = signature;

@@ -24,8 +24,8 @@ void SecAggClient::open_boxes(const SecAggInbox& inbox) {
   sharers_ = inbox.sharers;
   if (!sharers_[place_]) throw ProtocolError("the server says that this client did not share");
   if (count(sharers_) < roster_->least_survivors()) {
-    throw ProtocolError(std::to_string(count(sharers_)) + " of " + std::to_string(roster_->clients()) + " clients shared; " +
-                        std::to_string(roster_->least_survivors()) + " are needed");
+    throw ProtocolError(std::to_string(count(sharers_)) + " of " + std::to_string(roster_->clients()) +
+                        " clients shared; " + std::to_string(roster_->least_survivors()) + " are needed");
   }
   const std::uint32_t sharing = roster_->count_neighbours(place_, sharers_);
   if (sharing < roster_->threshold()) {
@@ -38,16 +38,20 @@ void SecAggClient::open_boxes(const SecAggInbox& inbox) {
     if (box == inbox.boxes.end() || box->peer != peer.client) {
       throw ProtocolError("the shares of " + secagg_name(peer.client) + " are missing, though it shared");
     }
-    const SecretKey key = sealing_->agree(peer.sealing_key, roster_->agreement(AgreementPurpose::share_sealing, self_, peer.client));
+    const SecretKey key =
+        sealing_->agree(peer.sealing_key, roster_->agreement(AgreementPurpose::share_sealing, self_, peer.client));
     try {
       peer.shares = open_sealed(key, roster_->address(peer.client, self_), box->sealed);
     } catch (const ProtocolError&) {
-      throw ProtocolError("the shares of " + secagg_name(peer.client) + " do not open: they were altered, or it saw another roster");
+      throw ProtocolError("the shares of " + secagg_name(peer.client) +
+                          " do not open: they were altered, or it saw another roster");
     }
-    if (peer.shares.size() != 2 * kSecAggShareBytes) throw ProtocolError("the shares of " + secagg_name(peer.client) + " have another size");
+    if (peer.shares.size() != 2 * kSecAggShareBytes)
+      throw ProtocolError("the shares of " + secagg_name(peer.client) + " have another size");
     ++box;
   }
-  if (box != inbox.boxes.end()) throw ProtocolError("shares came from " + secagg_name(box->peer) + ", who is no neighbour that shared");
+  if (box != inbox.boxes.end())
+    throw ProtocolError("shares came from " + secagg_name(box->peer) + ", who is no neighbour that shared");
 }
 
 void SecAggClient::apply_own_masks(std::vector<std::uint64_t>& values) const {
@@ -58,7 +62,8 @@ void SecAggClient::apply_own_masks(std::vector<std::uint64_t>& values) const {
   masks.push_back({&keys.back(), false});
   for (const Peer& peer : peers_) {
     if (!sharers_[peer.place]) continue;
-    keys.push_back(mask_->agree(peer.mask_key, roster_->agreement(AgreementPurpose::pairwise_mask, self_, peer.client)));
+    keys.push_back(
+        mask_->agree(peer.mask_key, roster_->agreement(AgreementPurpose::pairwise_mask, self_, peer.client)));
     masks.push_back({&keys.back(), peer.client < self_});
   }
   apply_masks(masks, values, plan_.bits);

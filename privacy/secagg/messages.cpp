@@ -32,7 +32,8 @@ class Writer {
 
   template <std::unsigned_integral T>
   void number(T value) {
-    for (std::size_t i = 0; i < sizeof(T); ++i) bytes_.push_back(static_cast<std::byte>(static_cast<std::uint64_t>(value) >> (8 * i)));
+    for (std::size_t i = 0; i < sizeof(T); ++i)
+      bytes_.push_back(static_cast<std::byte>(static_cast<std::uint64_t>(value) >> (8 * i)));
   }
   void raw(SecAggView bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
   void count(std::size_t items) { number(static_cast<std::uint32_t>(items)); }
@@ -52,7 +53,8 @@ class Writer {
   void set(const SecAggSet& set) {
     for (std::size_t first = 0; first < set.size(); first += 8) {
       unsigned byte = 0;
-      for (std::size_t i = 0; i < std::min<std::size_t>(8, set.size() - first); ++i) byte |= set[first + i] ? 1U << i : 0U;
+      for (std::size_t i = 0; i < std::min<std::size_t>(8, set.size() - first); ++i)
+        byte |= set[first + i] ? 1U << i : 0U;
       number(static_cast<std::uint8_t>(byte));
     }
   }
@@ -65,8 +67,10 @@ class Writer {
 /// Reads a message; throws ProtocolError for whatever is not there.
 class Reader {
  public:
-  Reader(SecAggMessageType type, const SecAggRound& round, SecAggView bytes) : name_(secagg_message_name(type)), rest_(bytes) {
-    if (rest_.size() < kSecAggHeaderBytes) fail("has " + std::to_string(rest_.size()) + " bytes; its head alone has 44");
+  Reader(SecAggMessageType type, const SecAggRound& round, SecAggView bytes)
+      : name_(secagg_message_name(type)), rest_(bytes) {
+    if (rest_.size() < kSecAggHeaderBytes)
+      fail("has " + std::to_string(rest_.size()) + " bytes; its head alone has 44");
     if (number<std::uint8_t>() != 'S' || number<std::uint8_t>() != 'A') fail("does not begin with \"SA\"");
     const auto version = number<std::uint8_t>();
     if (version != kVersion) fail("is of version " + std::to_string(version) + "; this is version 1");
@@ -75,7 +79,8 @@ class Reader {
       fail(std::string("is due, but this is ") + secagg_message_name(static_cast<SecAggMessageType>(found)));
     }
     const auto of_round = number<std::uint64_t>();
-    if (of_round != round.round) fail("is of round " + std::to_string(of_round) + "; this is round " + std::to_string(round.round));
+    if (of_round != round.round)
+      fail("is of round " + std::to_string(of_round) + "; this is round " + std::to_string(round.round));
     if (raw<32>() != round.session) fail("is of another session");
   }
 
@@ -101,7 +106,8 @@ class Reader {
   /// A count of items of that size, all of which are there.
   std::size_t count(std::size_t item_bytes) {
     const auto items = number<std::uint32_t>();
-    if (items > kMaximumSecAggClients) fail("counts " + std::to_string(items) + "; at most " + std::to_string(kMaximumSecAggClients) + " are allowed");
+    if (items > kMaximumSecAggClients)
+      fail("counts " + std::to_string(items) + "; at most " + std::to_string(kMaximumSecAggClients) + " are allowed");
     if (items * item_bytes > rest_.size()) fail("ends too early");
     return items;
   }
@@ -129,7 +135,9 @@ class Reader {
     return advert;
   }
   std::vector<SealedShares> boxes() {
-    return list<SealedShares>(kBoxBytes, [&](ClientId client) { return SealedShares{client, raw<kSealedSharesBytes>()}; });
+    return list<SealedShares>(kBoxBytes, [&](ClientId client) {
+      return SealedShares{client, raw<kSealedSharesBytes>()};
+    });
   }
   SecAggSet set(std::uint32_t clients) {
     const SecAggView bytes = take((std::size_t{clients} + 7) / 8);
@@ -147,7 +155,9 @@ class Reader {
   void end() const {
     if (!rest_.empty()) fail("has " + std::to_string(rest_.size()) + " bytes too many");
   }
-  [[noreturn]] void fail(const std::string& what) const { throw ProtocolError("the message \"" + name_ + "\" " + what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw ProtocolError("the message \"" + name_ + "\" " + what);
+  }
   SecAggView rest() const { return rest_; }
 
  private:
@@ -166,15 +176,24 @@ std::uint64_t low_bits(unsigned bits) { return bits == 64 ? ~std::uint64_t{0} : 
 
 const char* secagg_message_name(SecAggMessageType type) {
   switch (type) {
-    case SecAggMessageType::advert: return "advert";
-    case SecAggMessageType::roster: return "roster";
-    case SecAggMessageType::shares: return "shares";
-    case SecAggMessageType::inbox: return "inbox";
-    case SecAggMessageType::input: return "input";
-    case SecAggMessageType::survivors: return "survivors";
-    case SecAggMessageType::confirmation: return "confirmation";
-    case SecAggMessageType::confirmations: return "confirmations";
-    case SecAggMessageType::reveal: return "reveal";
+    case SecAggMessageType::advert:
+      return "advert";
+    case SecAggMessageType::roster:
+      return "roster";
+    case SecAggMessageType::shares:
+      return "shares";
+    case SecAggMessageType::inbox:
+      return "inbox";
+    case SecAggMessageType::input:
+      return "input";
+    case SecAggMessageType::survivors:
+      return "survivors";
+    case SecAggMessageType::confirmation:
+      return "confirmation";
+    case SecAggMessageType::confirmations:
+      return "confirmations";
+    case SecAggMessageType::reveal:
+      return "reveal";
   }
   return "none of this protocol";
 }
@@ -194,7 +213,8 @@ SecAggAdvert decode_advert(const SecAggRound& round, SecAggView bytes) {
 }
 
 SecAggBytes encode_roster(const SecAggRound& round, const SecAggRoster& roster) {
-  Writer writer(SecAggMessageType::roster, round, 8 + roster.entries.size() * kEntryBytes + roster.adverts.size() * kAdvertBytes);
+  Writer writer(SecAggMessageType::roster, round,
+                8 + roster.entries.size() * kEntryBytes + roster.adverts.size() * kAdvertBytes);
   writer.count(roster.entries.size());
   for (const SecAggRosterEntry& entry : roster.entries) {
     writer.number(entry.client);
@@ -208,7 +228,9 @@ SecAggBytes encode_roster(const SecAggRound& round, const SecAggRoster& roster) 
 SecAggRoster decode_roster(const SecAggRound& round, SecAggView bytes) {
   Reader reader(SecAggMessageType::roster, round, bytes);
   SecAggRoster roster;
-  roster.entries = reader.list<SecAggRosterEntry>(kEntryBytes, [&](ClientId client) { return SecAggRosterEntry{client, reader.raw<32>()}; });
+  roster.entries = reader.list<SecAggRosterEntry>(kEntryBytes, [&](ClientId client) {
+    return SecAggRosterEntry{client, reader.raw<32>()};
+  });
   roster.adverts = reader.list<SecAggAdvert>(kAdvertBytes, [&](ClientId client) { return reader.advert(client); });
   reader.end();
   return roster;
@@ -273,12 +295,13 @@ void add_input(const SecAggRound& round, SecAggView bytes, unsigned bits, std::s
   Reader reader(SecAggMessageType::input, round, bytes);
   const std::uint64_t expected = packed_bytes(sum.size(), bits);
   if (reader.rest().size() != expected) {
-    reader.fail("has " + std::to_string(reader.rest().size()) + " bytes of values; " + std::to_string(sum.size()) + " values of " +
-                std::to_string(bits) + " bits have " + std::to_string(expected));
+    reader.fail("has " + std::to_string(reader.rest().size()) + " bytes of values; " + std::to_string(sum.size()) +
+                " values of " + std::to_string(bits) + " bits have " + std::to_string(expected));
   }
   const SecAggView packed = reader.rest();
   const unsigned last_bits = static_cast<unsigned>(sum.size() % 8 * bits % 8);
-  if (last_bits != 0 && (std::to_integer<unsigned>(packed.back()) >> last_bits) != 0) reader.fail("has a bit beyond its last value");
+  if (last_bits != 0 && (std::to_integer<unsigned>(packed.back()) >> last_bits) != 0)
+    reader.fail("has a bit beyond its last value");
   const std::uint64_t mask = low_bits(bits);
   std::uint64_t pending = 0;
   unsigned held = 0;
@@ -338,7 +361,9 @@ SecAggBytes encode_confirmations(const SecAggRound& round, const std::vector<Sec
 
 std::vector<SecAggSignature> decode_confirmations(const SecAggRound& round, SecAggView bytes) {
   Reader reader(SecAggMessageType::confirmations, round, bytes);
-  auto signatures = reader.list<SecAggSignature>(kSignatureBytes, [&](ClientId client) { return SecAggSignature{client, reader.raw<64>()}; });
+  auto signatures = reader.list<SecAggSignature>(kSignatureBytes, [&](ClientId client) {
+    return SecAggSignature{client, reader.raw<64>()};
+  });
   reader.end();
   return signatures;
 }

@@ -9,7 +9,8 @@
 namespace fl {
 namespace {
 
-SecAggDigest digest_of_roster(const SecAggRound& round, const SecAggPlan& plan, const std::vector<SecAggRosterEntry>& entries) {
+SecAggDigest digest_of_roster(const SecAggRound& round, const SecAggPlan& plan,
+                              const std::vector<SecAggRosterEntry>& entries) {
   Binding binding("tributary secagg 1 roster");
   binding.add(digest_of(round, plan)).add(static_cast<std::uint64_t>(entries.size()));
   for (const SecAggRosterEntry& entry : entries) binding.add(entry.client).add(entry.advert);

@@ -49,8 +49,8 @@ bool SecAggServer::enough(const SecAggSet& left, const char* did) {
     if (!needed) continue;
     const std::uint32_t holders = roster_->count_neighbours(place, left);
     if (holders >= roster_->threshold()) continue;
-    abort("only " + std::to_string(holders) + " neighbours of " + secagg_name(roster_->client(place)) + " " + did + "; " +
-          std::to_string(roster_->threshold()) + " are needed (" + std::to_string(answers) + " of " +
+    abort("only " + std::to_string(holders) + " neighbours of " + secagg_name(roster_->client(place)) + " " + did +
+          "; " + std::to_string(roster_->threshold()) + " are needed (" + std::to_string(answers) + " of " +
           std::to_string(members_.size()) + " clients did)");
     return false;
   }

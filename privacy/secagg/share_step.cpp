@@ -21,7 +21,8 @@ SecAggBytes SecAggClient::share(SecAggView message) {
 void SecAggClient::check_own_entry() {
   const auto place = roster_->place(self_);
   if (!place) throw ProtocolError("the roster leaves this client out");
-  if (roster_->advert(*place) != own_advert_) throw ProtocolError("the roster has other keys for this client than it sent");
+  if (roster_->advert(*place) != own_advert_)
+    throw ProtocolError("the roster has other keys for this client than it sent");
   place_ = *place;
   for (std::uint32_t other = 0; other < roster_->clients(); ++other) {
     if (!directory_->identity_key(roster_->client(other))) {
@@ -34,7 +35,8 @@ void SecAggClient::take_adverts(const std::vector<SecAggAdvert>& adverts) {
   const std::vector<std::uint32_t> neighbours = roster_->neighbours(place_);
   if (adverts.size() != neighbours.size()) {
     throw ProtocolError("the server sent the keys of " + std::to_string(adverts.size()) + " clients; among " +
-                        std::to_string(roster_->clients()) + " clients this one has " + std::to_string(neighbours.size()) + " neighbours");
+                        std::to_string(roster_->clients()) + " clients this one has " +
+                        std::to_string(neighbours.size()) + " neighbours");
   }
   for (std::size_t i = 0; i < adverts.size(); ++i) {
     const auto identity = directory_->identity_key(roster_->client(neighbours[i]));
@@ -47,11 +49,14 @@ void SecAggClient::take_adverts(const std::vector<SecAggAdvert>& adverts) {
 void SecAggClient::check_advert(const SecAggAdvert& advert, std::uint32_t place, const PublicKey& identity) const {
   const std::string name = secagg_name(roster_->client(place));
   if (advert.client != roster_->client(place)) {
-    throw ProtocolError("the server sent the keys of " + secagg_name(advert.client) + " where " + name + " is the neighbour");
+    throw ProtocolError("the server sent the keys of " + secagg_name(advert.client) + " where " + name +
+                        " is the neighbour");
   }
-  if (digest_of(advert) != roster_->advert(place)) throw ProtocolError("the keys of " + name + " are not those in the roster");
+  if (digest_of(advert) != roster_->advert(place))
+    throw ProtocolError("the keys of " + name + " are not those in the roster");
   if (!verify_signature(identity, kAdvertDomain, signed_bytes(advert, digest_of(round_, plan_)), advert.signature)) {
-    throw ProtocolError("the keys of " + name + " are not signed by its enrolled identity for this session, round, model and plan: "
+    throw ProtocolError("the keys of " + name +
+                        " are not signed by its enrolled identity for this session, round, model and plan: "
                         "they are forged, or it was asked something else");
   }
   for (const PublicKey& own : {sealing_->public_key(), mask_->public_key()}) {
@@ -71,7 +76,8 @@ SecAggShares SecAggClient::seal_shares() {
     SecretBytes plain(2 * kSecAggShareBytes);
     std::ranges::copy(of_seed[i].value.bytes(), plain.bytes().begin());
     std::ranges::copy(of_mask[i].value.bytes(), plain.bytes().begin() + kSecAggShareBytes);
-    const SecretKey key = sealing_->agree(peer.sealing_key, roster_->agreement(AgreementPurpose::share_sealing, self_, peer.client));
+    const SecretKey key =
+        sealing_->agree(peer.sealing_key, roster_->agreement(AgreementPurpose::share_sealing, self_, peer.client));
     const std::vector<std::byte> sealed = seal(key, roster_->address(self_, peer.client), plain.bytes(), *bits_);
     FL_CHECK(sealed.size() == kSealedSharesBytes, "sealed shares of an unexpected size");
     SealedShares box;
@@ -87,9 +93,9 @@ SecAggReceipt SecAggServer::add_shares(ClientId from, SecAggView message) {
   if (const auto receipt = screen(SecAggStep::share, from, place)) return *receipt;
   Member& member = members_[place];
   SecAggShares shares = decode_shares(round_, message);
-  const bool right = std::ranges::equal(shares.boxes, member.neighbours, [&](const SealedShares& box, std::uint32_t neighbour) {
-    return box.peer == roster_->client(neighbour);
-  });
+  const bool right = std::ranges::equal(
+      shares.boxes, member.neighbours,
+      [&](const SealedShares& box, std::uint32_t neighbour) { return box.peer == roster_->client(neighbour); });
   if (!right) throw ProtocolError(secagg_name(from) + " shares with others than its neighbours");
   member.seed_commitment = shares.seed_commitment;
   member.boxes = std::move(shares.boxes);

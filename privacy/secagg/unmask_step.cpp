@@ -14,7 +14,8 @@ SecAggBytes SecAggClient::unmask(SecAggView message) {
     for (const SecAggSignature& each : signatures) {
       const auto peer = std::ranges::find(peers_, each.client, &Peer::client);
       if (peer == peers_.end() || !survivors_[peer->place]) {
-        throw ProtocolError("the survivors are confirmed by " + secagg_name(each.client) + ", who is no surviving neighbour");
+        throw ProtocolError("the survivors are confirmed by " + secagg_name(each.client) +
+                            ", who is no surviving neighbour");
       }
       if (!verify_signature(peer->identity, kSurvivorDomain, statement, each.signature)) {
         throw ProtocolError(secagg_name(each.client) + " did not sign the survivors that this client was told");
@@ -31,7 +32,8 @@ SecAggBytes SecAggClient::unmask(SecAggView message) {
       share.owner = peer.client;
       share.kind = survivors_[peer.place] ? ShareKind::mask_seed : ShareKind::mask_key;
       const SecAggView pair = peer.shares.bytes();
-      std::ranges::copy(pair.subspan(share.kind == ShareKind::mask_seed ? 0 : kSecAggShareBytes, kSecAggShareBytes), share.value.begin());
+      std::ranges::copy(pair.subspan(share.kind == ShareKind::mask_seed ? 0 : kSecAggShareBytes, kSecAggShareBytes),
+                        share.value.begin());
       shares.push_back(share);
     }
     return encode_reveal(round_, shares);
@@ -43,9 +45,11 @@ SecAggReceipt SecAggServer::add_reveal(ClientId from, SecAggView message) {
   if (const auto receipt = screen(SecAggStep::unmask, from, place)) return *receipt;
   std::vector<RevealedShare> shares = decode_reveal(round_, message);
   std::vector<std::uint32_t> owners;
-  std::ranges::copy_if(members_[place].neighbours, std::back_inserter(owners), [&](std::uint32_t owner) { return sharers_[owner]; });
+  std::ranges::copy_if(members_[place].neighbours, std::back_inserter(owners),
+                       [&](std::uint32_t owner) { return sharers_[owner]; });
   const bool right = std::ranges::equal(shares, owners, [&](const RevealedShare& share, std::uint32_t owner) {
-    return share.owner == roster_->client(owner) && share.kind == (survivors_[owner] ? ShareKind::mask_seed : ShareKind::mask_key);
+    return share.owner == roster_->client(owner) &&
+           share.kind == (survivors_[owner] ? ShareKind::mask_seed : ShareKind::mask_key);
   });
   if (!right) throw ProtocolError(secagg_name(from) + " reveals other shares than those that are due");
   members_[place].revealed = std::move(shares);
@@ -66,7 +70,8 @@ std::vector<ShamirShare> SecAggServer::shares_of(std::uint32_t owner, ShareKind 
 }
 
 bool SecAggServer::is_right(std::uint32_t owner, ShareKind kind, const SecretKey& secret) const {
-  if (kind == ShareKind::mask_seed) return roster_->seed_commitment(secret, roster_->client(owner)) == members_[owner].seed_commitment;
+  if (kind == ShareKind::mask_seed)
+    return roster_->seed_commitment(secret, roster_->client(owner)) == members_[owner].seed_commitment;
   return primitives::X25519Key(secret).public_key() == members_[owner].advert.mask_key;
 }
 
@@ -75,13 +80,15 @@ SecretKey SecAggServer::rebuild(std::uint32_t owner, ShareKind kind) const {
   const std::size_t threshold = roster_->threshold();
   const std::string name = secagg_name(roster_->client(owner));
   if (shares.size() < threshold) {
-    throw ProtocolError("only " + std::to_string(shares.size()) + " shares of " + name + " came; " + std::to_string(threshold) + " are needed");
+    throw ProtocolError("only " + std::to_string(shares.size()) + " shares of " + name + " came; " +
+                        std::to_string(threshold) + " are needed");
   }
   // Neighbouring shares of every start: one liar with any number of spare shares cannot be in all of them.
   const std::size_t starts = shares.size() == threshold ? 1 : shares.size();
   for (std::size_t start = 0; start < starts; ++start) {
     try {
-      const SecretBytes bytes = shamir_combine(std::span(shares).first(threshold), roster_->threshold(), SecretKey::kSize);
+      const SecretBytes bytes =
+          shamir_combine(std::span(shares).first(threshold), roster_->threshold(), SecretKey::kSize);
       SecretKey secret(std::span<const std::byte, SecretKey::kSize>(bytes.bytes()));
       if (is_right(owner, kind, secret)) return secret;
     } catch (const ProtocolError&) {
@@ -89,7 +96,8 @@ SecretKey SecAggServer::rebuild(std::uint32_t owner, ShareKind kind) const {
     }
     std::rotate(shares.begin(), shares.begin() + 1, shares.end());
   }
-  throw ProtocolError("the shares of " + name + " do not give its " + (kind == ShareKind::mask_seed ? "mask seed" : "mask key") +
+  throw ProtocolError("the shares of " + name + " do not give its " +
+                      (kind == ShareKind::mask_seed ? "mask seed" : "mask key") +
                       ": it shared nonsense, or its neighbours revealed it");
 }
 
@@ -108,7 +116,8 @@ void SecAggServer::remove_masks() {
     for (const std::uint32_t neighbour : members_[place].neighbours) {
       if (!survivors_[neighbour]) continue;
       const ClientId survivor = roster_->client(neighbour);
-      keys.push_back(rebuilt.agree(members_[neighbour].advert.mask_key, roster_->agreement(AgreementPurpose::pairwise_mask, client, survivor)));
+      keys.push_back(rebuilt.agree(members_[neighbour].advert.mask_key,
+                                   roster_->agreement(AgreementPurpose::pairwise_mask, client, survivor)));
       // The survivor added the mask if the other's id is higher, else it subtracted.
       subtracts.push_back(client > survivor);
     }

@@ -30,6 +30,7 @@ PointsOf by_round(std::function<std::optional<double>(const RoundReport&)> value
 
 PointsOf summed(std::function<double(const RoundReport&)> value) {
   return [value](const RunData& run) {
+    if (hides_cohort(run)) return std::vector<Point>();
     double total = 0;
     return by_round([&](const RoundReport& report) { return std::optional(total += value(report)); })(run);
   };
@@ -39,6 +40,13 @@ PointsOf summed(std::function<double(const RoundReport&)> value) {
 PointsOf of_training(double RoundReport::*member) {
   return by_round(
       [member](const RoundReport& report) { return report.abandoned ? std::nullopt : std::optional(report.*member); });
+}
+
+/// Under a promise devices do not tell their losses.
+PointsOf training_loss() {
+  return by_round([](const RoundReport& report) {
+    return report.abandoned || report.privacy ? std::nullopt : std::optional(report.training_loss);
+  });
 }
 
 /// `frame` says what the chart looks like. One run: one chart of all metrics. Several: one chart a metric, of all runs.
@@ -122,7 +130,7 @@ std::string curves_section(const std::vector<View>& views) {
       grid(draw(views, accuracy,
                 {{"accuracy", "test accuracy", by_round([](const RoundReport& report) { return report.accuracy; })}}) +
            draw(views, loss, {{"loss", "test loss", by_round([](const RoundReport& report) { return report.loss; })}}) +
-           draw(views, training, {{"training-loss", "training loss", of_training(&RoundReport::training_loss)}}) +
+           draw(views, training, {{"training-loss", "training loss", training_loss()}}) +
            draw(views, norm, {{"update-norm", "update norm", of_training(&RoundReport::update_norm)}})));
 }
 

@@ -32,6 +32,7 @@ std::string rounds_of(const View& view) {
 std::string total(const View& view, const char* path, Unit unit,
                   const std::function<double(const RoundReport&)>& part) {
   if (number_at(view.data->run, path)) return run_number(view, path, unit);
+  if (unit == Unit::bytes && hides_cohort(*view.data)) return "";
   double sum = 0;
   for (const RoundReport& report : view.data->rounds) sum += part(report);
   return view.data->rounds.empty() ? "" : in_unit(sum, unit);

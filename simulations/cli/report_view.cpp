@@ -48,6 +48,10 @@ Verdict judge(const RunData& run, const View& view) {
 
 }  // namespace
 
+bool hides_cohort(const RunData& run) {
+  return !run.rounds.empty() && run.rounds.back().privacy && run.rounds.back().privacy->cohort_is_secret;
+}
+
 std::string status_of(const RunData& run) {
   std::string status = text_at(run.run, "status");
   std::replace(status.begin(), status.end(), '_', ' ');

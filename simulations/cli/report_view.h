@@ -31,6 +31,8 @@ std::vector<View> make_views(const std::vector<RunData>& runs);
 
 /// The band an experiment expects, if it is well formed and on `metric` ("accuracy" or "loss").
 std::optional<Band> expected_band(const RunData& run, const std::string& metric);
+/// Whether noise hides who took part: counts of clients, examples and bytes are withheld.
+bool hides_cohort(const RunData& run);
 /// "finished", "interrupted", …; "not ended" while there is no run.json.
 std::string status_of(const RunData& run);
 /// The last report that has per-class, or per-client, accuracies; nullptr if none.

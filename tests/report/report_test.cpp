@@ -17,6 +17,7 @@ namespace {
 
 using nlohmann::json;
 using test::complete_run;
+using test::private_run;
 using test::count_of;
 using test::element;
 using test::markup_problem;
@@ -65,10 +66,10 @@ TEST(MarkupProblem, SeesWhatIsNotWellFormed) {
 TEST(Report, ShowsEverySectionOfACompleteRun) {
   const std::string html = render_report({complete_run()});
   EXPECT_EQ(markup_problem(html), "");
-  EXPECT_THAT(sections_of(html), ElementsAre("curves", "privacy", "numbers", "classes", "clients", "outcomes", "partition", "cost",
+  EXPECT_THAT(sections_of(html), ElementsAre("curves", "numbers", "classes", "clients", "outcomes", "partition", "cost",
                                              "rounds", "experiments"));
   for (const char* figure : {"accuracy", "loss", "training-loss", "update-norm", "bytes", "seconds", "class-accuracy",
-                             "client-histogram-1", "client-accuracy", "outcomes-1", "labels-1", "epsilon", "signal-to-noise", "clip-norm", "clipped"}) {
+                             "client-histogram-1", "client-accuracy", "outcomes-1", "labels-1"}) {
     const std::string markup = element(html, "figure", figure);
     EXPECT_THAT(markup, HasSubstr("role=\"img\"")) << figure;
     EXPECT_THAT(markup, HasSubstr("<title id=\"" + std::string(figure) + "-t\">")) << figure;
@@ -199,10 +200,16 @@ TEST(Report, DrawsACurveWhereItsNumbersAre) {
   EXPECT_THAT(figure, HasSubstr("first 0.00\u202f% at round 1, last 100.00\u202f% at round 2"));
 }
 
-TEST(Report, StatesThePrivacyPromise) {
-  const std::string html = render_report({complete_run()});
+TEST(Report, StatesThePrivacyPromiseAndWithholdsWhatItHides) {
+  const std::string html = render_report({private_run()});
+  EXPECT_EQ(markup_problem(html), "");
+  EXPECT_THAT(sections_of(html), ElementsAre("curves", "privacy", "numbers", "cost", "rounds", "experiments"));
   EXPECT_THAT(html, HasSubstr("<p>epsilon 2.5 at delta 1e-05 for one client</p>"));
   EXPECT_THAT(element(html, "figure", "epsilon"), HasSubstr("last 2.5 at round 2"));
+  for (const char* figure : {"signal-to-noise", "clip-norm", "clipped"}) EXPECT_THAT(element(html, "figure", figure), HasSubstr("role=\"img\"")) << figure;
+  EXPECT_EQ(element(html, "figure", "training-loss"), "");
+  EXPECT_EQ(element(html, "figure", "bytes"), "");
+  EXPECT_THAT(html, Not(HasSubstr(">Traffic<")));
 }
 
 TEST(Report, ShadesTheExpectedBand) {

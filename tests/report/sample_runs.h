@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <string>
 
 #include "simulations/cli/report.h"
@@ -47,6 +48,19 @@ inline RunData complete_run(const std::string& name = "complete") {
              {"bytes_up", 2000},
              {"bytes_down", 4000},
              {"parameters", 199210}};
+  run.rounds[0].cohort = {{1, Outcome::accepted}, {4, Outcome::late}};
+  run.rounds[1].class_accuracy = {0.25, 1.0};
+  run.rounds[1].client_accuracy = {0.5, 0.6, 1.0};
+  run.partition = {{"clients", 100},
+                   {"shown", {0, 7}},
+                   {"histogram", {{30, 10}, {0, 20}}},
+                   {"sizes", {{"min", 20}, {"p10", 21}, {"median", 30}, {"p90", 39}, {"max", 40}}}};
+  return run;
+}
+
+/// A run with a promise that hides who took part.
+inline RunData private_run(const std::string& name = "private") {
+  RunData run = small_run(name);
   run.run["privacy"] = {{"sentence", "epsilon 2.5 at delta 1e-05 for one client"}};
   for (RoundReport& round : run.rounds) {
     PrivacyReport privacy;
@@ -55,15 +69,11 @@ inline RunData complete_run(const std::string& name = "complete") {
     privacy.clip_norm = 0.5;
     privacy.clipped_fraction = 0.4;
     privacy.signal_to_noise = 0.3;
+    privacy.cohort_is_secret = true;
     round.privacy = privacy;
+    round = published(round);
+    round.training_loss = std::numeric_limits<double>::quiet_NaN();
   }
-  run.rounds[0].cohort = {{1, Outcome::accepted}, {4, Outcome::late}};
-  run.rounds[1].class_accuracy = {0.25, 1.0};
-  run.rounds[1].client_accuracy = {0.5, 0.6, 1.0};
-  run.partition = {{"clients", 100},
-                   {"shown", {0, 7}},
-                   {"histogram", {{30, 10}, {0, 20}}},
-                   {"sizes", {{"min", 20}, {"p10", 21}, {"median", 30}, {"p90", 39}, {"max", 40}}}};
   return run;
 }
 

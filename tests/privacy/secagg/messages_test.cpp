@@ -1,4 +1,5 @@
-// The bytes of the messages: one encoding each, strict decoders, and seeded mutations against all of them and against both ends.
+// The bytes of the messages: one encoding each, strict decoders, and seeded mutations against all of them and against
+// both ends.
 #include "privacy/secagg/messages.h"
 
 #include <gmock/gmock.h>
@@ -15,7 +16,6 @@ using ::testing::HasSubstr;
 
 constexpr std::uint32_t kClients = 6;
 
-
 template <std::size_t kSize>
 std::array<std::byte, kSize> filled(std::uint64_t index) {
   std::array<std::byte, kSize> out;
@@ -23,7 +23,9 @@ std::array<std::byte, kSize> filled(std::uint64_t index) {
   return out;
 }
 
-SecAggAdvert some_advert(ClientId client) { return {client, filled<32>(client), filled<32>(client + 1), filled<64>(client)}; }
+SecAggAdvert some_advert(ClientId client) {
+  return {client, filled<32>(client), filled<32>(client + 1), filled<64>(client)};
+}
 SealedShares some_box(ClientId client) { return {client, filled<kSealedSharesBytes>(client)}; }
 SecAggSet some_set() { return {true, false, true, true, false, true}; }
 
@@ -41,8 +43,10 @@ std::vector<Case> all_messages() {
   roster.adverts = {some_advert(4), some_advert(7)};
   const std::vector<std::uint64_t> values{1, 2, 0xfffff, 0, 77};
   return {
-      {"advert", encode_advert(round, some_advert(7)), [=](SecAggView b) { return encode_advert(round, decode_advert(round, b)); }},
-      {"roster", encode_roster(round, roster), [=](SecAggView b) { return encode_roster(round, decode_roster(round, b)); }},
+      {"advert", encode_advert(round, some_advert(7)),
+       [=](SecAggView b) { return encode_advert(round, decode_advert(round, b)); }},
+      {"roster", encode_roster(round, roster),
+       [=](SecAggView b) { return encode_roster(round, decode_roster(round, b)); }},
       {"shares", encode_shares(round, {filled<32>(1), {some_box(2), some_box(~ClientId{0})}}),
        [=](SecAggView b) { return encode_shares(round, decode_shares(round, b)); }},
       {"inbox", encode_inbox(round, {some_set(), {some_box(0), some_box(1)}}),
@@ -59,7 +63,9 @@ std::vector<Case> all_messages() {
        [=](SecAggView b) { return encode_confirmation(round, decode_confirmation(round, b)); }},
       {"confirmations", encode_confirmations(round, {{4, filled<64>(4)}, {9, filled<64>(9)}}),
        [=](SecAggView b) { return encode_confirmations(round, decode_confirmations(round, b)); }},
-      {"reveal", encode_reveal(round, {{4, ShareKind::mask_seed, filled<kSecAggShareBytes>(1)}, {5, ShareKind::mask_key, filled<kSecAggShareBytes>(2)}}),
+      {"reveal",
+       encode_reveal(round, {{4, ShareKind::mask_seed, filled<kSecAggShareBytes>(1)},
+                             {5, ShareKind::mask_key, filled<kSecAggShareBytes>(2)}}),
        [=](SecAggView b) { return encode_reveal(round, decode_reveal(round, b)); }},
   };
 }
@@ -76,7 +82,8 @@ TEST(SecAggMessages, HaveTheBytesThatTheProtocolSays) {
   std::string session;
   for (int i = 0; i < 32; ++i) session += "ab";
   const auto head = [&](const char* type) { return std::string("534101") + type + "0500000000000000" + session; };
-  EXPECT_EQ(to_hex(encode_survivors(round, {true, false, true, true, false, true, false, false, true})), head("06") + "2d01");
+  EXPECT_EQ(to_hex(encode_survivors(round, {true, false, true, true, false, true, false, false, true})),
+            head("06") + "2d01");
   // 1 | 2 << 12 | 0xabc << 24: 01 20 00 bc 0a, 36 bits.
   EXPECT_EQ(to_hex(encode_input(round, std::vector<std::uint64_t>{1, 2, 0xabc}, 12)), head("05") + "012000bc0a");
   std::string share;
@@ -111,14 +118,16 @@ TEST(SecAggMessages, RefuseABitBeyondTheLastValueAndAddNothing) {
   SecAggBytes bytes = encode_input(some_round(), values, 12);
   bytes.back() |= std::byte{0x10};
   std::vector<std::uint64_t> sum(3);
-  EXPECT_THAT(refusal_of([&] { add_input(some_round(), bytes, 12, sum); }), HasSubstr("has a bit beyond its last value"));
+  EXPECT_THAT(refusal_of([&] { add_input(some_round(), bytes, 12, sum); }),
+              HasSubstr("has a bit beyond its last value"));
   EXPECT_EQ(sum, std::vector<std::uint64_t>(3));
 }
 
 TEST(SecAggMessages, RefuseEveryTruncationAndEveryTrailingByte) {
   for (const Case& each : all_messages()) {
     for (std::size_t size = 0; size < each.bytes.size(); ++size) {
-      EXPECT_THROW(each.round_trip(SecAggView(each.bytes).first(size)), ProtocolError) << each.name << " of " << size << " bytes";
+      EXPECT_THROW(each.round_trip(SecAggView(each.bytes).first(size)), ProtocolError)
+          << each.name << " of " << size << " bytes";
     }
     SecAggBytes longer = each.bytes;
     longer.push_back(std::byte{0});
@@ -145,7 +154,8 @@ TEST(SecAggMessages, RefuseAnotherHead) {
 TEST(SecAggMessages, RefuseCountsThatTheBytesDoNotBear) {
   SecAggBytes bytes = encode_roster(some_round(), {});
   for (std::size_t i = 44; i < 48; ++i) bytes[i] = std::byte{0xff};
-  EXPECT_THAT(refusal_of([&] { decode_roster(some_round(), bytes); }), HasSubstr("counts 4294967295; at most 65536 are allowed"));
+  EXPECT_THAT(refusal_of([&] { decode_roster(some_round(), bytes); }),
+              HasSubstr("counts 4294967295; at most 65536 are allowed"));
   bytes[46] = bytes[47] = std::byte{0};
   EXPECT_THAT(refusal_of([&] { decode_roster(some_round(), bytes); }), HasSubstr("ends too early"));
 }
@@ -162,8 +172,13 @@ TEST(SecAggMessages, RefuseListsOutOfOrder) {
 
 TEST(SecAggMessages, RefuseSharesOfNoKindAndBitsOfNobody) {
   const SecAggRound round = some_round();
-  EXPECT_THAT(refusal_of([&] { decode_reveal(round, encode_reveal(round, {{1, static_cast<ShareKind>(3), {}}})); }), HasSubstr("a share of kind 3"));
-  EXPECT_THAT(refusal_of([&] { decode_survivors(round, 6, encode_survivors(round, {true, true, true, true, true, true, true})); }),
+  EXPECT_THAT(refusal_of([&] {
+                decode_reveal(round, encode_reveal(round, {{1, static_cast<ShareKind>(3), {}}}));
+              }),
+              HasSubstr("a share of kind 3"));
+  EXPECT_THAT(refusal_of([&] {
+                decode_survivors(round, 6, encode_survivors(round, {true, true, true, true, true, true, true}));
+              }),
               HasSubstr("has a bit beyond its 6 clients"));
 }
 
@@ -188,16 +203,26 @@ SecAggBytes mutated(SecAggBytes bytes, Rng& rng) {
     switch (rng.below(8)) {
       case 0:
       case 1:
-      case 2: if (at < bytes.size()) bytes[at] ^= static_cast<std::byte>(1U << rng.below(8)); break;
-      case 3: if (at < bytes.size()) bytes[at] = static_cast<std::byte>(kTelling[rng.below(5)]); break;
-      case 4: bytes.erase(place, place + piece); break;
+      case 2:
+        if (at < bytes.size()) bytes[at] ^= static_cast<std::byte>(1U << rng.below(8));
+        break;
+      case 3:
+        if (at < bytes.size()) bytes[at] = static_cast<std::byte>(kTelling[rng.below(5)]);
+        break;
+      case 4:
+        bytes.erase(place, place + piece);
+        break;
       case 5: {
         const SecAggBytes copy(place, place + piece);
         bytes.insert(place, copy.begin(), copy.end());
         break;
       }
-      case 6: bytes.insert(place, rng.below(9), static_cast<std::byte>(rng.below(256))); break;
-      default: bytes.resize(at); break;
+      case 6:
+        bytes.insert(place, rng.below(9), static_cast<std::byte>(rng.below(256)));
+        break;
+      default:
+        bytes.resize(at);
+        break;
     }
   }
   return bytes;
@@ -221,7 +246,8 @@ TEST(SecAggFuzz, DecodersAcceptOnlyWhatTheyWouldWrite) {
   }
 }
 
-constexpr SecAggStep kServerSteps[] = {SecAggStep::share, SecAggStep::input, SecAggStep::consistency, SecAggStep::unmask};
+constexpr SecAggStep kServerSteps[] = {SecAggStep::share, SecAggStep::input, SecAggStep::consistency,
+                                       SecAggStep::unmask};
 
 // A client that gets altered bytes aborts, or what it got was as good as the original: then it answers and goes on.
 TEST(SecAggFuzz, ClientsTakeMutationsOrAbort) {
@@ -232,7 +258,8 @@ TEST(SecAggFuzz, ClientsTakeMutationsOrAbort) {
     int aborted = 0;
     for (int i = 0; i < 150; ++i) {
       Rig rig(kClients, plan_for(kClients, 2));
-      for (auto before = SecAggStep::advertise; before < step; before = Rig::next(before)) rig.answer(before, 0, recorded.received(0)[before]);
+      for (auto before = SecAggStep::advertise; before < step; before = Rig::next(before))
+        rig.answer(before, 0, recorded.received(0)[before]);
       const SecAggBytes bytes = mutated(recorded.received(0)[step], rng);
       SecAggBytes answer;
       const std::string reason = refusal_of([&] { answer = rig.answer(step, 0, bytes); });
@@ -245,7 +272,8 @@ TEST(SecAggFuzz, ClientsTakeMutationsOrAbort) {
   }
 }
 
-// A server that gets altered bytes refuses them, or counts them; it never ends with a sum that is none of the survivors'.
+// A server that gets altered bytes refuses them, or counts them; it never ends with a sum that is none of the
+// survivors'.
 TEST(SecAggFuzz, ServersTakeMutationsOrRefuseThem) {
   Rig recorded(kClients, plan_for(kClients, 2));
   ASSERT_TRUE(recorded.run().has_value());
@@ -261,13 +289,13 @@ TEST(SecAggFuzz, ServersTakeMutationsOrRefuseThem) {
     rig.drop(history).tamper([&](SecAggStep at, std::size_t index, SecAggBytes&) {
       if (at != step || index != 4 || sent) return;
       sent = true;
-      const std::string reason = refusal_of([&] {
-        counted = rig.hand_in(step, 3, mutated(recorded.sent(3)[step], rng)) == SecAggReceipt::counted;
-      });
+      const std::string reason = refusal_of(
+          [&] { counted = rig.hand_in(step, 3, mutated(recorded.sent(3)[step], rng)) == SecAggReceipt::counted; });
       refused += reason.empty() ? 0 : 1;
     });
     const auto sum = rig.run();
-    // A vector that was altered is another vector, and shares of it are other shares; the rest cannot be altered unseen.
+    // A vector that was altered is another vector, and shares of it are other shares; the rest cannot be altered
+    // unseen.
     if (counted && (step == SecAggStep::input || step == SecAggStep::share)) continue;
     ASSERT_TRUE(sum.has_value()) << i << ": " << rig.server().abort_reason();
     EXPECT_EQ(sum->values, rig.sum_of(sum->survivors)) << i;

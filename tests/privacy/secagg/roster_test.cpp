@@ -36,7 +36,8 @@ TEST(Roster, DigestCoversRoundModelPlanAndAdverts) {
   const SecAggRound round = some_round();
   const SecAggPlan plan = plan_for(6, 1);
   std::vector<SecAggDigest> digests{Roster(round, plan, some_entries(6)).digest()};
-  const auto add = [&](const SecAggRound& other_round, const SecAggPlan& other_plan, const std::vector<SecAggRosterEntry>& entries) {
+  const auto add = [&](const SecAggRound& other_round, const SecAggPlan& other_plan,
+                       const std::vector<SecAggRosterEntry>& entries) {
     digests.push_back(Roster(other_round, other_plan, entries).digest());
   };
   SecAggRound changed = round;
@@ -72,6 +73,23 @@ TEST(Roster, DigestCoversRoundModelPlanAndAdverts) {
   EXPECT_EQ(std::ranges::adjacent_find(digests), digests.end());
 }
 
+// So that clients with different rosters share no key, whatever else is equal.
+TEST(Roster, KeysAndSealsAreBoundToTheDigest) {
+  const Roster roster(some_round(), plan_for(6, 1), some_entries(6));
+  const AgreementContext context = roster.agreement(AgreementPurpose::pairwise_mask, id_of(1), id_of(2));
+  EXPECT_EQ(context.session, roster.digest());
+  EXPECT_EQ(context.round, some_round().round);
+  EXPECT_EQ(context.purpose, AgreementPurpose::pairwise_mask);
+  EXPECT_EQ(context.own, id_of(1));
+  EXPECT_EQ(context.peer, id_of(2));
+  EXPECT_EQ(roster.address(id_of(1), id_of(2)).session, roster.digest());
+  const Roster other(some_round(), plan_for(6, 2), some_entries(6));
+  const SecretKey seed(fixed_key(31, 0));
+  EXPECT_FALSE(equal_in_constant_time(roster.self_mask(seed, 7).bytes(), other.self_mask(seed, 7).bytes()));
+  EXPECT_NE(roster.seed_commitment(seed, 7), other.seed_commitment(seed, 7));
+  EXPECT_NE(roster.seed_commitment(seed, 7), roster.seed_commitment(seed, 8));
+}
+
 TEST(Roster, StatementsTellSetsApart) {
   const Roster roster(some_round(), plan_for(6, 1), some_entries(6));
   const SecAggSet all(6, true);
@@ -87,7 +105,8 @@ TEST(Roster, RefusesWhatNoRoundCanHave) {
     return refusal_of([&] { const Roster roster(some_round(), plan, entries); });
   };
   EXPECT_THAT(reason(plan_for(6, 1), some_entries(2)), HasSubstr("the roster has 2 clients; a round needs 3 to 65536"));
-  EXPECT_THAT(reason(plan_for(6, 1), std::vector<SecAggRosterEntry>(65'537)), HasSubstr("the roster has 65537 clients"));
+  EXPECT_THAT(reason(plan_for(6, 1), std::vector<SecAggRosterEntry>(65'537)),
+              HasSubstr("the roster has 65537 clients"));
   EXPECT_THAT(reason(plan_for(6, 4), some_entries(6)), HasSubstr("no graph of 6 clients is safe"));
   auto entries = some_entries(6);
   entries[3].client = entries[2].client;
@@ -117,12 +136,16 @@ TEST(SecAggPlan, RefusesNumbersOutOfRange) {
     return std::string();
   };
   EXPECT_EQ(reason([](SecAggPlan&) {}), "");
-  EXPECT_THAT(reason([](SecAggPlan& p) { p.adversary_rate = 1; }), HasSubstr("secure_aggregation.adversary_rate is 1.000000"));
-  EXPECT_THAT(reason([](SecAggPlan& p) { p.dropout_rate = std::nan(""); }), HasSubstr("secure_aggregation.dropout_rate is"));
-  EXPECT_THAT(reason([](SecAggPlan& p) { p.server = static_cast<ServerModel>(7); }), HasSubstr("secure_aggregation.server"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.adversary_rate = 1; }),
+              HasSubstr("secure_aggregation.adversary_rate is 1.000000"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.dropout_rate = std::nan(""); }),
+              HasSubstr("secure_aggregation.dropout_rate is"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.server = static_cast<ServerModel>(7); }),
+              HasSubstr("secure_aggregation.server"));
   EXPECT_THAT(reason([](SecAggPlan& p) { p.security_bits = 0; }), HasSubstr("security_bits is 0; use 1 to 128"));
   EXPECT_THAT(reason([](SecAggPlan& p) { p.correctness_bits = 129; }), HasSubstr("correctness_bits is 129"));
-  EXPECT_THAT(reason([](SecAggPlan& p) { p.minimum_survivors = 2; }), HasSubstr("minimum_survivors is 2; use 3 to 65536"));
+  EXPECT_THAT(reason([](SecAggPlan& p) { p.minimum_survivors = 2; }),
+              HasSubstr("minimum_survivors is 2; use 3 to 65536"));
   EXPECT_THAT(reason([](SecAggPlan& p) { p.bits = 65; }), HasSubstr("bits is 65; use 1 to 64"));
   EXPECT_THAT(reason([](SecAggPlan& p) { p.length = 0; }), HasSubstr("length is 0"));
 }

@@ -59,7 +59,8 @@ inline SecAggRound some_round() {
 }
 
 /// One of `dropouts` planned drop-outs among `clients`, none of whom works with the server unless the test says so.
-inline SecAggPlan plan_for(std::size_t clients, std::size_t dropouts, ServerModel server = ServerModel::semi_malicious) {
+inline SecAggPlan plan_for(std::size_t clients, std::size_t dropouts,
+                           ServerModel server = ServerModel::semi_malicious) {
   SecAggPlan plan;
   plan.adversary_rate = 0;
   plan.dropout_rate = static_cast<double>(dropouts) / static_cast<double>(clients);
@@ -79,7 +80,11 @@ using Tamper = std::function<void(SecAggStep, std::size_t, SecAggBytes&)>;
 class Rig {
  public:
   explicit Rig(std::size_t clients, SecAggPlan plan, SecAggRound round = some_round())
-      : round_(round), plan_(plan), directory_(clients), server_(round, plan, directory_), history_(clients, SecAggStep::done) {
+      : round_(round),
+        plan_(plan),
+        directory_(clients),
+        server_(round, plan, directory_),
+        history_(clients, SecAggStep::done) {
     const SecAggPolicy policy{0, 1, 3, true};
     for (std::size_t i = 0; i < clients; ++i) {
       clients_.emplace_back(id_of(i), round, plan, policy, identity_of(i), directory_, fixed_key(4, i));
@@ -120,29 +125,44 @@ class Rig {
   SecAggBytes answer(SecAggStep step, std::size_t index, const SecAggBytes& message) {
     SecAggClient& client = clients_[index];
     switch (step) {
-      case SecAggStep::advertise: return client.advertise();
-      case SecAggStep::share: return client.share(message);
-      case SecAggStep::input: return client.mask(message, inputs_[index]);
-      case SecAggStep::consistency: return client.confirm(message);
-      default: return client.unmask(message);
+      case SecAggStep::advertise:
+        return client.advertise();
+      case SecAggStep::share:
+        return client.share(message);
+      case SecAggStep::input:
+        return client.mask(message, inputs_[index]);
+      case SecAggStep::consistency:
+        return client.confirm(message);
+      default:
+        return client.unmask(message);
     }
   }
   SecAggReceipt hand_in(SecAggStep step, std::size_t index, const SecAggBytes& message) {
     switch (step) {
-      case SecAggStep::advertise: return server_.add_advert(id_of(index), message);
-      case SecAggStep::share: return server_.add_shares(id_of(index), message);
-      case SecAggStep::input: return server_.add_input(id_of(index), message);
-      case SecAggStep::consistency: return server_.add_confirmation(id_of(index), message);
-      default: return server_.add_reveal(id_of(index), message);
+      case SecAggStep::advertise:
+        return server_.add_advert(id_of(index), message);
+      case SecAggStep::share:
+        return server_.add_shares(id_of(index), message);
+      case SecAggStep::input:
+        return server_.add_input(id_of(index), message);
+      case SecAggStep::consistency:
+        return server_.add_confirmation(id_of(index), message);
+      default:
+        return server_.add_reveal(id_of(index), message);
     }
   }
   std::vector<SecAggMail> close(SecAggStep step) {
     switch (step) {
-      case SecAggStep::advertise: return server_.close_adverts();
-      case SecAggStep::share: return server_.close_shares();
-      case SecAggStep::input: return server_.close_inputs();
-      case SecAggStep::consistency: return server_.close_confirmations();
-      default: return {};
+      case SecAggStep::advertise:
+        return server_.close_adverts();
+      case SecAggStep::share:
+        return server_.close_shares();
+      case SecAggStep::input:
+        return server_.close_inputs();
+      case SecAggStep::consistency:
+        return server_.close_confirmations();
+      default:
+        return {};
     }
   }
 
@@ -196,7 +216,8 @@ class Rig {
         continue;
       }
       sent_[index][step] = bytes;
-      if (hand_in(step, index, bytes) != SecAggReceipt::counted) throw std::logic_error("an honest answer was not counted");
+      if (hand_in(step, index, bytes) != SecAggReceipt::counted)
+        throw std::logic_error("an honest answer was not counted");
     }
   }
 

@@ -21,8 +21,8 @@ SecAggPlan plan_of(unsigned bits) {
   return plan;
 }
 
-/// Standard deviations by which χ² of 256 equally likely values is above its mean: 255 degrees of freedom, variance 510. The seeds
-/// are fixed; for random bytes a value above 5 would come once in more than a million.
+/// Standard deviations by which χ² of 256 equally likely values is above its mean: 255 degrees of freedom, variance
+/// 510. The seeds are fixed; for random bytes a value above 5 would come once in more than a million.
 double excess(const std::vector<std::uint64_t>& bytes) {
   std::array<double, 256> counts{};
   for (const std::uint64_t byte : bytes) counts[byte & 0xff] += 1;
@@ -37,7 +37,8 @@ std::vector<std::vector<std::uint64_t>> masked(Rig& rig) {
   for (std::size_t i = 0; i < kClients; ++i) rig.input(i).assign(kLength, 3);
   EXPECT_TRUE(rig.run().has_value());
   std::vector<std::vector<std::uint64_t>> vectors(kClients, std::vector<std::uint64_t>(kLength));
-  for (std::size_t i = 0; i < kClients; ++i) add_input(rig.round(), rig.sent(i)[SecAggStep::input], rig.plan().bits, vectors[i]);
+  for (std::size_t i = 0; i < kClients; ++i)
+    add_input(rig.round(), rig.sent(i)[SecAggStep::input], rig.plan().bits, vectors[i]);
   return vectors;
 }
 
@@ -56,7 +57,8 @@ TEST(ServerView, MaskedVectorsAreUniform) {
   }
 }
 
-// The bytes of one vector less another's, and of sums of some: masks are independent, so none is more telling than one alone.
+// The bytes of one vector less another's, and of sums of some: masks are independent, so none is more telling than one
+// alone.
 TEST(ServerView, SumsOfSomeMaskedVectorsAreUniform) {
   Rig rig(kClients, plan_of(24));
   const auto vectors = masked(rig);
@@ -83,7 +85,8 @@ std::vector<SecretKey> revealed_seeds(Rig& rig) {
     const auto holders = roster.neighbours(owner);
     for (std::size_t h = 0; h < holders.size(); ++h) {
       for (const RevealedShare& share : decode_reveal(rig.round(), rig.sent(holders[h])[SecAggStep::unmask])) {
-        if (share.owner == roster.client(owner)) shares.push_back({static_cast<std::uint32_t>(h + 1), SecretBytes(SecAggView(share.value))});
+        if (share.owner == roster.client(owner))
+          shares.push_back({static_cast<std::uint32_t>(h + 1), SecretBytes(SecAggView(share.value))});
       }
     }
     const SecretBytes seed = shamir_combine(shares, roster.threshold(), SecretKey::kSize);
@@ -92,8 +95,9 @@ std::vector<SecretKey> revealed_seeds(Rig& rig) {
   return seeds;
 }
 
-// With every self mask taken off, each vector and each sum of fewer than all is still under pairwise masks. Only the sum of all is
-// bare: 6 · 3 = 18 everywhere, which is also the control that shows what the test sees when there is no mask.
+// With every self mask taken off, each vector and each sum of fewer than all is still under pairwise masks. Only the
+// sum of all is bare: 6 · 3 = 18 everywhere, which is also the control that shows what the test sees when there is no
+// mask.
 TEST(ServerView, OnlyTheSumOfAllIsBareOnceSeedsAreRevealed) {
   Rig rig(kClients, plan_of(24));
   auto vectors = masked(rig);
