@@ -112,6 +112,13 @@ void show_run(Exposition& out, const Status& status) {
   if (status.loss) out.gauge("tributary_test_loss", "Mean loss on the test set in nats.", *status.loss);
 }
 
+void show_traffic(Exposition& out, const Status& status) {
+  out.begin("tributary_bytes_total", "counter", "Bytes exchanged with clients, TLS included.");
+  out.sample("direction", "in", status.bytes_in);
+  out.sample("direction", "out", status.bytes_out);
+  out.gauge("tributary_uploads_waiting", "Updates that wait for an upload credit.", status.uploads_waiting);
+}
+
 void show_clients(Exposition& out, const Status& status, double now) {
   out.gauge("tributary_connected_clients", "Clients with a welcomed session.", status.connected);
   out.gauge("tributary_ready_clients", "Connected clients whose policy allows training now.", status.ready);
@@ -119,10 +126,7 @@ void show_clients(Exposition& out, const Status& status, double now) {
   out.counter("tributary_sessions_total", "Sessions that were welcomed.", status.sessions_total);
   out.counter("tributary_handshakes_failed_total", "Connections that never passed TLS.", status.handshakes_failed);
   out.counter("tributary_refused_total", "Sessions ended with a refusal.", status.refused);
-  out.begin("tributary_bytes_total", "counter", "Bytes exchanged with clients, TLS included.");
-  out.sample("direction", "in", status.bytes_in);
-  out.sample("direction", "out", status.bytes_out);
-  out.gauge("tributary_uploads_waiting", "Updates that wait for an upload credit.", status.uploads_waiting);
+  if (!status.cohort_is_secret) show_traffic(out, status);
   if (status.certificate_not_after != 0) {
     out.gauge("tributary_certificate_days_left", "Whole days until the server's certificate expires; negative afterwards.",
               std::floor((static_cast<double>(status.certificate_not_after) - now) / kSecondsPerDay));
@@ -182,7 +186,7 @@ std::string status_line(const Status& status) {
   if (status.ready < status.connected) line += " (" + std::to_string(status.ready) + " ready)";
   if (status.accuracy) append(line, percent(*status.accuracy) + " accuracy");
   if (status.privacy) append(line, "epsilon " + (std::isfinite(status.privacy->epsilon) ? short_number(status.privacy->epsilon) : "infinite") + (status.privacy->is_private ? "" : " NOT PRIVATE"));
-  if (status.bytes_in + status.bytes_out != 0) {
+  if (!status.cohort_is_secret && status.bytes_in + status.bytes_out != 0) {
     append(line, human_bytes(static_cast<double>(status.bytes_in)) + " in, " + human_bytes(static_cast<double>(status.bytes_out)) + " out");
   }
   return line;

@@ -35,6 +35,7 @@ struct Status {
   double seconds_evaluating = 0;
   std::optional<double> accuracy;
   std::optional<double> loss;
+  bool cohort_is_secret = false;        ///< nothing is shown that tells how many take part in a round
   std::optional<PrivacyReport> privacy; ///< after the last round of a run with a promise
   std::int64_t certificate_not_after = 0;  ///< of the server, seconds since 1970
   std::int64_t revocation_number = -1;

@@ -64,6 +64,11 @@ void ClientConfig::fields(Fields& f) {
   f.text("examples", examples, "file with a JSON list of the numbers of this client's examples; empty: all");
   f.text("state", state, "folder for the cache and for answers that wait to be delivered; empty: none");
   f.group("limits", [&](Fields& g) { limits.fields(g); }, "what training may take from this machine");
+  f.group("privacy", [&](Fields& g) {
+    g.flag("required", privacy.required, "follows only plans with a privacy promise");
+    g.optional_number("max_epsilon", privacy.max_epsilon, {0, 1e6, true}, "follows no plan whose promise costs more; null: any");
+  }, "what this client wants of a server");
+  f.flag("tell_examples", tell_examples, "tells the server how many examples there are here, for its records; the number is exact");
   f.flag("exit_when_finished", exit_when_finished, "end when the server says that the run is over");
 }
 

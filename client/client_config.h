@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>  // a member holds a JSON value
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,12 @@ namespace limits {
 inline constexpr std::uint64_t kExamplesFileBytes = 64ULL << 20U;  ///< the list of a client's own examples
 }  // namespace limits
 
+/// The privacy that a device's owner wants from a server.
+struct PrivacyDemand {
+  bool required = false;
+  std::optional<double> max_epsilon;
+};
+
 /// What client.json says. Paths are absolute once it was loaded.
 struct ClientConfig {
   std::string server;            ///< "host:port", "[::1]:7443"
@@ -28,6 +35,8 @@ struct ClientConfig {
   std::string examples;          ///< file with a JSON list of numbers of examples; empty: all
   std::string state = "state";   ///< folder; empty: nothing is kept on disk, and a restart forgets
   ClientLimits limits;
+  PrivacyDemand privacy;
+  bool tell_examples = false;
   bool exit_when_finished = false;
 
   /// Parts of `server`, set by resolve().

@@ -13,8 +13,9 @@ ParticipationLog::ParticipationLog(std::filesystem::path file) : file_(std::move
   std::error_code absent;
   if (file_.empty() || !std::filesystem::exists(file_, absent)) return;
   const nlohmann::json document = read_json_file(file_);
+  if (!document.is_object()) bad_value(file_.string(), document, "an object of counts; without it this device does not know what it has spent");
   for (const auto& [promise, count] : document.items()) {
-    if (!document.is_object() || !count.is_number_unsigned()) {
+    if (!count.is_number_unsigned()) {
       throw ConfigError(file_.string() + ": expected an object of counts; without it this device does not know what it has spent: restore it, or leave the federation");
     }
     used_[promise] = count.get<std::uint64_t>();

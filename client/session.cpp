@@ -59,13 +59,17 @@ Message ClientSession::train(const Task& task, const std::function<bool()>& shou
   TrainingJob job{kit_.model, global, kit_.data, training_, kit_.seed, task.round, client_, should_stop};
   if (kit_.privacy) job.example_noise = kit_.privacy->example_noise(task.round, client_);
   TrainingResult result = kit_.trainer.fit(job);
-  if (result.diverged) {
+  // Where the device adds noise, whether training failed is hidden as well: a failure moves nothing.
+  const bool hidden = kit_.privacy && kit_.privacy->adds_noise();
+  if (result.diverged && !hidden) {
     return fail(task, "the loss is no longer a finite number after " + std::to_string(result.steps) + " steps; lower trainer.learning_rate or set trainer.clip_norm");
   }
   // The model's own weights are not needed any more: the delta takes their place.
   kernels::subtract(local, global, local);
   if (kit_.privacy) {
-    if (!kernels::all_finite(local)) return fail(task, "");
+    const bool usable = !result.diverged && kernels::all_finite(local);
+    if (!usable && !hidden) return fail(task, "");
+    if (!usable) std::fill(local.begin(), local.end(), 0.0F);
     kit_.privacy->protect(local, task.round, client_);
     result.metrics = {};
     result.steps = 0;

@@ -163,7 +163,12 @@ class AuditClients final : public Transport {
     auto [client, message] = std::move(answers_.front());
     answers_.pop_front();
     const std::uint32_t round = message.round();
-    return Arrival{Arrival::Kind::message, client, round, 0, std::move(message)};
+    std::optional<Arrival> arrival(std::in_place);
+    arrival->kind = Arrival::Kind::message;
+    arrival->client = client;
+    arrival->round = round;
+    arrival->message.emplace(std::move(message));
+    return arrival;
   }
   void close_round(std::uint32_t) override {}
   Seconds now() const override { return 0; }
@@ -241,7 +246,7 @@ double run_trial(const Scene& scene, const fs::path& folder, std::uint64_t numbe
     if (scene.on_device) plan = promise.plan();
   };
   options.transport = [&](InProcess&) -> Transport& {
-    auto privacy = scene.on_device ? std::make_unique<DevicePrivacy>(*plan, scene.layout->size(), *keys) : nullptr;
+    auto privacy = scene.on_device ? std::make_unique<DevicePrivacy>(*plan, scene.layout->size(), 0, *keys) : nullptr;
     clients = std::make_unique<AuditClients>(scene, present, std::move(privacy));
     return *clients;
   };

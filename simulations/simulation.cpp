@@ -76,7 +76,8 @@ class Simulation {
     auto guard = std::make_unique<PrivacyGuard>(PrivacyGuardParts{experiment(), folder_, *keys_, layout, prepared_.partition->clients()});
     if (options_.on_promise) options_.on_promise(guard->promise());
     const PrivacyPlan plan = guard->promise().plan();
-    in_process_.protect([this, plan, size = layout->size()] { return std::make_unique<DevicePrivacy>(plan, size, *keys_); });
+    const std::uint64_t steps = trainers().create(experiment().trainer, "trainer")->private_steps();
+    in_process_.protect([this, plan, steps, size = layout->size()] { return std::make_unique<DevicePrivacy>(plan, size, steps, *keys_); });
     return guard;
   }
 

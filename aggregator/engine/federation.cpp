@@ -146,9 +146,13 @@ Verdict Federation::observe(const RoundReport& report) {
 
 void Federation::give_up_if_stuck(const RoundReport& report) {
   if (abandoned_in_a_row_ < parts_.experiment.round.max_abandoned) return;
+  const std::string after = "gave up after " + std::to_string(abandoned_in_a_row_) + " abandoned rounds in a row";
+  if (report.privacy && report.privacy->cohort_is_secret) {
+    throw TrainingError(after + ": fewer answered than round.minimum_updates (" + std::to_string(parts_.experiment.round.minimum_updates) + "); the journal knows who did not");
+  }
   std::string reason = parts_.engine.last_reason();
   if (!reason.empty()) reason = "; last reason: " + reason;
-  throw TrainingError("gave up after " + std::to_string(abandoned_in_a_row_) + " abandoned rounds in a row (round " + std::to_string(report.round) +
+  throw TrainingError(after + " (round " + std::to_string(report.round) +
                       " needs " + std::to_string(parts_.experiment.round.minimum_updates) + " updates, got " +
                       std::to_string(report.count(Outcome::accepted)) + ": " + outcome_counts(report) + ")" + reason);
 }

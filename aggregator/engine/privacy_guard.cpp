@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -29,9 +30,15 @@ PrivacyGuard::PrivacyGuard(PrivacyGuardParts parts) : parts_(std::move(parts)), 
   if (const auto known = store.meta(kNoise)) {
     const nlohmann::json begun = parse_json(*known, kNoise);
     noise = begun.at("noise_multiplier").get<double>();
-    setting.rounds = begun.at("rounds").get<std::uint32_t>();
+    // A budget was calibrated for so many rounds. Where the noise was given, more rounds are a larger promise, and devices hear of it.
+    if (options_.epsilon) setting.rounds = begun.at("rounds").get<std::uint32_t>();
     setting.sampling_rate = begun.at("sampling_rate").get<double>();
-    setting.max_cohort = begun.at("max_cohort").get<std::uint64_t>();
+    const auto room = begun.at("max_cohort").get<std::uint64_t>();
+    if (setting.max_cohort > room) {
+      throw ConfigError("the run began with room for " + std::to_string(room) + " updates a round, and with this many clients there could be " +
+                        std::to_string(setting.max_cohort) + "; go on with the clients that it began with, or start a new run");
+    }
+    setting.max_cohort = room;
   }
   promise_ = std::make_unique<Promise>(options_, setting, noise);
   server_ = promise_->mechanism().server(promise_->setting(), promise_->noise_multiplier(), parts_.keys);
@@ -52,8 +59,14 @@ PrivacyGuard::PrivacyGuard(PrivacyGuardParts parts) : parts_(std::move(parts)), 
   for (const LedgerEntry& entry : parts_.folder.ledger()) {
     charged_round_ = entry.charge.at("round").get<std::uint32_t>();
     repeats_ = entry.charge.at("repeats").get<std::uint32_t>();
+    if (entry.charge.at("noise_multiplier").get<double>() != promise_->noise_multiplier()) {
+      throw ConfigError("the journal of " + parts_.folder.path().string() + " says another noise than its ledger; restore the newest copy of the whole folder");
+    }
   }
-  spent_ = promise_->epsilon_after(charged_round_, repeats_);
+  if (!parts_.folder.ledger().empty()) spent_ = promise_->epsilon_after(charged_round_, repeats_);
+  // The journal knows who took part, and may know the key of the noise.
+  std::error_code ignored;
+  std::filesystem::permissions(parts_.folder.path(), std::filesystem::perms::owner_all, ignored);
 }
 
 PrivacySetting PrivacyGuard::derive_setting(const Sampler& sampler) const {
@@ -69,11 +82,16 @@ PrivacySetting PrivacyGuard::derive_setting(const Sampler& sampler) const {
   const auto population = static_cast<double>(parts_.population);
   double expected = static_cast<double>(e.round.selected());
   if (options_.sampling == "poisson") {
+    if (!options_.sampling_rate && !parts_.all_listed) {
+      bad_value("privacy.sampling_rate", nullptr, "each client's chance to take part, because anybody may be admitted and nobody knows how many clients there will be");
+    }
     setting.sampling_rate = options_.sampling_rate.value_or(std::min(1.0, setting.cohort / population));
     expected = setting.sampling_rate * population;
   }
+  setting.max_cohort = std::max<std::uint64_t>(1, sampler.max_cohort(parts_.population, expected));
+  // A replay has the recorded run's sum, whatever its own number of clients.
   const auto known = parts_.folder.store().meta(kMaxUpdates);
-  setting.max_cohort = known ? std::stoull(*known) : std::max<std::uint64_t>(1, sampler.max_cohort(parts_.population, expected));
+  if (known && !parts_.folder.store().last_round()) setting.max_cohort = std::stoull(*known);
   return setting;
 }
 
@@ -117,10 +135,12 @@ void PrivacyGuard::check_fixed_cohort(const Sampler& sampler) const {
   if (integers && name_of(e.codec) != "identity") {
     bad_value("codec.name", name_of(e.codec), "\"identity\" under " + name_of(options_.mechanism) + ", whose updates are integers");
   }
-  const bool asks_everybody = static_cast<double>(e.round.cohort) * sampler.separation() >= static_cast<double>(parts_.population);
-  if (name_of(e.sampler) != "poisson" && !asks_everybody && options_.adjacency == "add_or_remove_one") {
+  // Numbers of clients that anybody may add could all fall into one group.
+  const double groups = parts_.all_listed ? sampler.separation() : 1;
+  const bool asks_everybody = static_cast<double>(e.round.cohort) * groups >= static_cast<double>(parts_.population);
+  if (options_.sampling != "poisson" && !asks_everybody && options_.adjacency == "add_or_remove_one") {
     bad_value("privacy.adjacency", options_.adjacency,
-              "\"replace_one\" with a cohort of fixed size: one client more would displace another, and two updates would change; or use the poisson sampler");
+              "\"replace_one\" with a cohort of fixed size: one client more would displace another, and two updates would change; or count on the poisson sampler (privacy.sampling)");
   }
 }
 
@@ -128,7 +148,8 @@ void PrivacyGuard::charge(std::uint32_t round) {
   const bool again = round == charged_round_;
   if (again && !promise_->mechanism().on_device()) return;
   const std::uint32_t repeats = repeats_ + (again ? 1 : 0);
-  const double epsilon = promise_->epsilon_after(round, repeats);
+  // Never less than before, whatever the last digits of an accountant are.
+  const double epsilon = std::max(spent_, promise_->epsilon_after(round, repeats));
   const auto budget = promise_->budget();
   if (budget && epsilon > *budget) {
     throw BudgetExhausted("round " + std::to_string(round) + " would bring the privacy spent to " + promise_->sentence(epsilon) + ", above privacy.epsilon " +

@@ -19,7 +19,8 @@ struct PrivacyGuardParts {
   RunFolder& folder;
   NoiseKeys& keys;
   SharedLayout layout;
-  std::uint64_t population = 0;  ///< the most clients that there can be; with sampling_rate null, the number that there are
+  std::uint64_t population = 0;  ///< the most clients that there can be
+  bool all_listed = true;        ///< the clients are those from 0 to population - 1; false: anybody may be admitted, under any number
 };
 
 /// Keeps a run's promise of differential privacy on the server: refuses an experiment that would break it, charges the

@@ -86,6 +86,7 @@ class Service {
     status_.change([&](Status& s) {
       s.run = experiment().name;
       s.rounds = static_cast<std::uint32_t>(experiment().rounds);
+      s.cohort_is_secret = privacy_ && privacy_->server();
     });
   }
 
@@ -138,7 +139,7 @@ class Service {
       bad_value("privacy.randomness", "seeded", "\"secure\" in a deployment: noise from a seed is for 'fl simulate', and this program does not have it");
     }
     say("accounting for privacy …");
-    auto guard = std::make_unique<PrivacyGuard>(PrivacyGuardParts{experiment(), folder_, *keys_, initial_.layout(), population()});
+    auto guard = std::make_unique<PrivacyGuard>(PrivacyGuardParts{experiment(), folder_, *keys_, initial_.layout(), population(), config_.clients.admit == "listed"});
     const Promise& promise = guard->promise();
     say("privacy: " + promise.sentence(promise.epsilon_after(promise.setting().rounds)) + " after " + std::to_string(promise.setting().rounds) + " rounds");
     return guard;

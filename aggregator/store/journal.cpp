@@ -129,7 +129,7 @@ std::unique_ptr<Database> open_database(const std::filesystem::path& path, Journ
     return database;
   }
   // Where the file system cannot share memory SQLite keeps its rollback journal, which is as safe.
-  // What is deleted (the key of correlated noise) is overwritten.
+  // What is replaced (states of privacy mechanisms) is overwritten.
   database->execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON", "open");
   if (empty) create_schema(*database);
   if (version < kSchemaVersion) migrate(*database);

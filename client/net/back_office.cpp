@@ -10,12 +10,12 @@
 
 namespace fl {
 
-BackOffice::BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, std::uint64_t memory_bytes, Outputs outputs)
+BackOffice::BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, std::uint64_t memory_bytes, const PrivacyDemand& demand, Outputs outputs)
     : state_(state),
       hooks_(hooks),
       outputs_(std::move(outputs)),
       noise_keys_(hooks.noise_keys ? hooks.noise_keys : std::make_shared<SecureNoiseKeys>()),
-      workbench_(std::move(data), memory_bytes, *noise_keys_, state.participations_file()) {
+      workbench_(std::move(data), memory_bytes, demand, *noise_keys_, state.participations_file()) {
   if (!hooks_.worker_setup) return;
   worker_.post([this] {
     try {
@@ -53,7 +53,7 @@ void BackOffice::prepare(std::uint64_t serial, const std::string& plan, ClientId
     outputs_.tell([this, serial, check](ClientLink& link) {
       if (check.operator_must_act) return outputs_.fail(std::make_exception_ptr(ConfigError(check.unfit)));
       if (!check.promise.empty() && hooks_.on_event) {
-        hooks_.on_event(ClientEvent("promise", "the server promises that the run costs " + check.promise, {{"promise", check.promise}}));
+        hooks_.on_event(ClientEvent("promise", "this run costs " + check.promise, {{"promise", check.promise}}));
       }
       link.on_prepared(serial, check.model_bytes, check.unfit);
     });

@@ -27,7 +27,7 @@ class BackOffice {
   };
 
   /// `hooks` and `state` outlive it; after this only the storage thread uses `state`.
-  BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, std::uint64_t memory_bytes, Outputs outputs);
+  BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, std::uint64_t memory_bytes, const PrivacyDemand& demand, Outputs outputs);
   ~BackOffice() { interrupt(); }
 
   void prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh);

@@ -40,7 +40,7 @@ Frame ClientLink::hello() {
   heartbeat_answered_ = heartbeat_sent_ = next_request_ - 1;
   Hello hello;
   hello.software = profile_.software;
-  hello.examples = profile_.examples;
+  hello.examples = profile_.tells_examples ? profile_.examples : std::min<std::uint64_t>(1, profile_.examples);
   hello.input = profile_.input;
   hello.classes = profile_.classes;
   hello.threads = profile_.threads;

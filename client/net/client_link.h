@@ -45,6 +45,7 @@ class LinkEffects {
 struct LinkProfile {
   std::string software;
   std::uint64_t examples = 0;
+  bool tells_examples = false;  ///< else the server hears that there are some
   std::string input;         ///< "1x28x28"
   std::uint32_t classes = 0;
   std::uint32_t threads = 1;

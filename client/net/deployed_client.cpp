@@ -131,6 +131,7 @@ LinkProfile DeployedClient::Impl::profile(const ClientConfig& config, const Loca
   LinkProfile profile;
   profile.software = hooks.software;
   profile.examples = data.shard.size();
+  profile.tells_examples = config.tell_examples;
   profile.input = shape_text(data.shape);
   profile.classes = static_cast<std::uint32_t>(data.shape.classes);
   profile.threads = static_cast<std::uint32_t>(config.limits.threads);
@@ -144,7 +145,7 @@ DeployedClient::Impl::Impl(ClientConfig config, LocalData data, ClientHooks hook
       link_(*this, profile(config_, data, hooks_), state_.load_plan(), state_.load_answers()),
       policy_(config_.limits),
       backoff_(hooks_.uniform),
-      office_(state_, hooks_, std::move(data), config_.limits.memory_mb ? static_cast<std::uint64_t>(*config_.limits.memory_mb) * 1'000'000 : machine_bytes(),
+      office_(state_, hooks_, std::move(data), config_.limits.memory_mb ? static_cast<std::uint64_t>(*config_.limits.memory_mb) * 1'000'000 : machine_bytes(), config_.privacy,
               {[this](std::function<void(ClientLink&)> action) { tell(std::move(action)); }, [this](std::exception_ptr error) { fail(std::move(error)); }}) {
   wake_.expires_at(Clock::time_point::max());
 }

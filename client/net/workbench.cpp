@@ -9,8 +9,6 @@
 #include "fl_core/base/error.h"
 #include "fl_core/base/human.h"
 #include "fl_core/base/sha256.h"
-#include "fl_core/wire/header.h"
-#include "privacy/mechanism/promise.h"
 
 namespace fl {
 namespace {
@@ -84,12 +82,13 @@ PlanCheck Workbench::build(const ClientPlan& plan) {
   codec_ = codecs().create(plan.codec, "codec");
   codec_name_ = codecs().name_of(plan.codec, "codec");
   if (plan.privacy) {
-    privacy_ = std::make_unique<DevicePrivacy>(*plan.privacy, model->layout()->size(), keys_);
-    const std::string promise = plan_text(plan);
-    promise_ = sha256_hex(std::as_bytes(std::span(promise)));
-    participations_ = setting_of(*plan.privacy, model->layout()->size()).participations(static_cast<std::uint32_t>(plan.privacy->rounds));
-    check.promise = cleaned_text(plan.privacy->promise, 500);
+    privacy_ = std::make_unique<DevicePrivacy>(*plan.privacy, model->layout()->size(), trainer->private_steps(), keys_);
+    const std::string text = plan_text(plan);
+    plan_sha256_ = sha256_hex(std::as_bytes(std::span(text)));
+    check.promise = privacy_->promise().sentence(privacy_->epsilon());
   }
+  check.unfit = privacy_fault();
+  if (!check.unfit.empty()) return check;
   model_ = std::move(model);
   trainer_ = std::move(trainer);
   plan_ = plan;
@@ -108,13 +107,40 @@ std::optional<Message> Workbench::answer(const Message& task, const std::functio
                       plan_.weighting == "uniform",
                       plan_.weight_cap,
                       privacy_.get()};
-  const bool costs = privacy_ && privacy_->releases_update() && task.type() == MessageType::train;
-  if (costs && log_.used(promise_) >= participations_) {
-    return encode_failure(task.round(), "client " + std::to_string(client_) + ": it has taken part " + std::to_string(participations_) + " times, as often as the privacy promise allows");
-  }
   ClientSession session(kit, client_, data_.shard);
-  std::optional<Message> answer = session.handle(task, should_stop);
-  if (costs && answer && answer->type() == MessageType::update) log_.add(promise_);
+  if (privacy_ && task.type() == MessageType::train) return train_privately(task, [&] { return session.handle(task, should_stop); });
+  return session.handle(task, should_stop);
+}
+
+std::string Workbench::privacy_fault() const {
+  if (!privacy_) return demand_.required ? "privacy.required: the server's plan promises no privacy, and this client wants some" : "";
+  if (demand_.max_epsilon && !(privacy_->epsilon() <= *demand_.max_epsilon && privacy_->promise().is_private())) {
+    return "privacy.max_epsilon: the plan costs " + privacy_->promise().sentence(privacy_->epsilon()) + ", above what this client allows";
+  }
+  if (privacy_->releases_update() && !keeps_count_) {
+    return "state: without a folder this client would forget how often it took part, which the plan's privacy counts on; set one";
+  }
+  return "";
+}
+
+/// Counts what leaves where it costs the owner, and lets no error tell of the examples.
+std::optional<Message> Workbench::train_privately(const Message& task, const std::function<std::optional<Message>()>& train) {
+  const bool costs = privacy_->releases_update();
+  if (costs && log_.used(plan_sha256_) >= privacy_->participations()) {
+    return encode_failure(task.round(), "client " + std::to_string(client_) + ": it has taken part " + std::to_string(privacy_->participations()) +
+                                            " times, as often as the privacy promise allows");
+  }
+  std::optional<Message> answer;
+  try {
+    answer = train();
+  } catch (const Interrupted&) {
+    throw;
+  } catch (const ProtocolError&) {
+    throw;
+  } catch (const std::exception&) {
+    answer.emplace(encode_failure(task.round(), "client " + std::to_string(client_) + ": training failed"));
+  }
+  if (costs) log_.add(plan_sha256_);
   return answer;
 }
 

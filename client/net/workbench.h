@@ -28,8 +28,8 @@ class Workbench {
  public:
   /// `memory_bytes`: the most that training may need, the program included. `keys` is borrowed. `participations`: the file
   /// of the ParticipationLog, empty for none.
-  Workbench(LocalData data, std::uint64_t memory_bytes, NoiseKeys& keys, const std::filesystem::path& participations)
-      : data_(std::move(data)), memory_bytes_(memory_bytes), keys_(keys), log_(participations) {}
+  Workbench(LocalData data, std::uint64_t memory_bytes, const PrivacyDemand& demand, NoiseKeys& keys, const std::filesystem::path& participations)
+      : data_(std::move(data)), memory_bytes_(memory_bytes), demand_(demand), keys_(keys), keeps_count_(!participations.empty()), log_(participations) {}
 
   /// Builds what the plan says. Bad plans come back as `unfit`: the text is a peer's.
   PlanCheck prepare(const std::string& plan, ClientId client);
@@ -39,13 +39,17 @@ class Workbench {
 
  private:
   PlanCheck build(const ClientPlan& plan);
+  /// Why this device's owner would not have the plan's privacy; empty when it is good enough.
+  std::string privacy_fault() const;
+  std::optional<Message> train_privately(const Message& task, const std::function<std::optional<Message>()>& train);
 
   LocalData data_;
   std::uint64_t memory_bytes_;
+  PrivacyDemand demand_;
   NoiseKeys& keys_;
+  bool keeps_count_;               ///< also over a restart
   ParticipationLog log_;
-  std::string promise_;            ///< SHA-256 of the plan's promise: what log_ counts under
-  std::uint64_t participations_ = 0;  ///< that it allows
+  std::string plan_sha256_;        ///< what log_ counts under
   ClientPlan plan_;
   std::string codec_name_;
   ClientId client_ = 0;

@@ -19,18 +19,16 @@ std::string shape_text(const ExampleShape& shape) {
 
 void PrivacyPlan::fields(Fields& f) {
   constexpr std::int64_t kMost = INT64_C(1) << 40;
-  f.component("mechanism", mechanism, "mechanism", "who bounds updates and who adds which noise");
+  f.group("section", [&](Fields& g) { section.fields(g); }, "the experiment's privacy section");
   f.number("noise_multiplier", noise_multiplier, {0, 1e6}, "noise standard deviation over the clip norm");
   f.number("cohort", cohort, {0, 1e12, true}, "expected clients of a round");
   f.integer("max_cohort", max_cohort, {1, kMost}, "the most updates of a round");
   f.integer("minimum_cohort", minimum_cohort, {1, kMost}, "the fewest updates of a round that is released");
+  f.number("sampling_rate", sampling_rate, {0, 1, true}, "a client's chance to take part in a round");
   f.integer("rounds", rounds, {1, 10'000'000}, "planned rounds");
-  f.integer("separation", separation, {1, kMost}, "rounds from one participation to the next, at least");
+  f.integer("separation", separation, {1, 10'000'000}, "rounds from one participation to the next, at least");
   f.integer("example_steps", example_steps, {0, 1'000'000'000}, "steps of private training in a round");
   f.integer("bound_bits", bound_bits, {-10, 16}, "round.update_bound_bits");
-  f.choice("adjacency", adjacency, {"add_or_remove_one", "replace_one"}, "which data sets are neighbours");
-  f.choice("randomness", randomness, {"secure", "seeded"}, "where noise comes from");
-  f.text("promise", promise, "what is promised, in words");
 }
 
 void ClientPlan::fields(Fields& f) {

@@ -11,20 +11,18 @@
 
 namespace fl {
 
-/// A device's part of a promise of differential privacy: enough to rebuild the mechanism and to know what is promised.
+/// A device's part of a promise of differential privacy: enough to rebuild the promise and to judge it.
 struct PrivacyPlan {
-  nlohmann::json mechanism;
-  double noise_multiplier = 0;
-  double cohort = 1;                 ///< these six as in PrivacySetting
+  PrivacyOptions section;            ///< of the experiment
+  double noise_multiplier = 0;       ///< given or calibrated
+  double cohort = 1;                 ///< these as in PrivacySetting
   std::int64_t max_cohort = 1;
   std::int64_t minimum_cohort = 1;
+  double sampling_rate = 1;
   std::int64_t rounds = 1;
   std::int64_t separation = 1;
   std::int64_t example_steps = 0;
   std::int64_t bound_bits = 6;
-  std::string adjacency = "add_or_remove_one";
-  std::string randomness = "secure";
-  std::string promise;               ///< in words, for the device's owner
 
   void fields(Fields& f);
 };

@@ -144,7 +144,7 @@ RoundReport published(const RoundReport& report) {
   open.cohort.clear();
   open.bytes_down = 0;
   open.bytes_up = 0;
-  open.virtual_seconds = std::numeric_limits<double>::quiet_NaN();  // it tells when the slowest of the cohort was done
+  open.virtual_seconds = std::numeric_limits<double>::quiet_NaN();  // of simulated devices it is a function of who took part
   return open;
 }
 

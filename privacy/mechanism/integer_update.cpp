@@ -136,7 +136,7 @@ void round_conditionally(std::span<const double> values, double l2_bound, Random
       const double below = std::floor(values[i]);
       const double up = static_cast<double>(word & 0xffffffff) * 0x1p-32 < values[i] - below ? 1 : 0;
       out[i] = static_cast<std::int64_t>(below + up);
-      squares += static_cast<Wide>(out[i] * out[i]);
+      squares += static_cast<Wide>(out[i]) * static_cast<Wide>(out[i]);
     }
     if (squares <= most) return;
   }

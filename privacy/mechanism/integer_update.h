@@ -57,6 +57,7 @@ class DistributedMechanism : public Mechanism {
  public:
   DistributedMechanism(const DistributedOptions& options, PrivacyEvent::Kind kind) : options_(options), kind_(kind) {}
 
+  bool hides_presence() const override { return false; }
   void check(const PrivacySetting& setting, double noise_multiplier, const std::string& path) const override;
   std::vector<PrivacyEvent> events(const PrivacySetting& setting, double noise_multiplier, std::uint32_t after) const override;
   std::unique_ptr<ServerMechanism> server(const PrivacySetting& setting, double noise_multiplier, NoiseKeys& keys) const override;

@@ -80,6 +80,9 @@ class Mechanism {
   virtual bool protects_examples() const { return false; }
   /// Whether noise is added on the devices, so that the update itself is the release.
   virtual bool on_device() const { return false; }
+  /// Whether it is hidden that a record is there at all. Where every device adds its own noise, who answered is seen, and only
+  /// replace_one means anything.
+  virtual bool hides_presence() const { return true; }
   /// Whether a round is released however few answered (the server's noise covers it).
   virtual bool releases_always() const { return false; }
   /// Whether the cost falls with PrivacySetting::sampling_rate.

@@ -40,6 +40,9 @@ Promise::Promise(const PrivacyOptions& options, const PrivacySetting& setting, s
   if (options.sampling == "poisson" && !mechanism_->amplified_by_sampling()) {
     bad_value("privacy.sampling", options.sampling, "\"none\": the promise of " + name + " does not count on who is sampled");
   }
+  if (!mechanism_->hides_presence() && setting_.adjacency != Adjacency::replace_one) {
+    bad_value("privacy.adjacency", options.adjacency, "\"replace_one\" with " + name + ": every device brings its own noise, so it is seen who answered");
+  }
   if (options.sampling == "none") setting_.sampling_rate = 1;
   if (noise_multiplier) {
     noise_multiplier_ = *noise_multiplier;
@@ -119,33 +122,32 @@ std::string privacy_sentence(const nlohmann::json& statement) {
 
 PrivacyPlan Promise::plan() const {
   PrivacyPlan plan;
-  plan.mechanism = options_.mechanism;
+  plan.section = options_;
   plan.noise_multiplier = noise_multiplier_;
   plan.cohort = setting_.cohort;
   plan.max_cohort = static_cast<std::int64_t>(setting_.max_cohort);
   plan.minimum_cohort = static_cast<std::int64_t>(setting_.minimum_cohort);
+  plan.sampling_rate = setting_.sampling_rate;
   plan.rounds = setting_.rounds;
   plan.separation = setting_.separation;
   plan.example_steps = static_cast<std::int64_t>(setting_.example_steps);
   plan.bound_bits = setting_.bound_bits;
-  plan.adjacency = options_.adjacency;
-  plan.randomness = options_.randomness;
-  plan.promise = sentence(epsilon_after(setting_.rounds));
   return plan;
 }
 
-PrivacySetting setting_of(const PrivacyPlan& plan, std::uint64_t parameters) {
+Promise promise_of(const PrivacyPlan& plan, std::uint64_t parameters) {
+  plan.section.check();
   PrivacySetting setting;
   setting.parameters = parameters;
   setting.cohort = plan.cohort;
   setting.max_cohort = static_cast<std::uint64_t>(plan.max_cohort);
   setting.minimum_cohort = static_cast<std::uint64_t>(plan.minimum_cohort);
+  setting.sampling_rate = plan.sampling_rate;
   setting.rounds = static_cast<std::uint32_t>(plan.rounds);
   setting.separation = static_cast<std::uint32_t>(plan.separation);
   setting.example_steps = static_cast<std::uint64_t>(plan.example_steps);
   setting.bound_bits = static_cast<int>(plan.bound_bits);
-  setting.adjacency = adjacency_of(plan.adjacency);
-  return setting;
+  return Promise(plan.section, setting, plan.noise_multiplier);
 }
 
 }  // namespace fl

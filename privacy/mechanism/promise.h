@@ -60,7 +60,7 @@ class Promise {
 /// The sentence about any ε: "epsilon 7.98 at delta 1e-05 for one client (add_or_remove_one, poisson sampling 0.05, accountant pld)".
 std::string privacy_sentence(const nlohmann::json& statement);
 
-/// The setting that a device rebuilds the mechanism for. `parameters`: of its model.
-PrivacySetting setting_of(const PrivacyPlan& plan, std::uint64_t parameters);
+/// The promise as a device rebuilds it from what the server says; `parameters`: of its model. Throws ConfigError.
+Promise promise_of(const PrivacyPlan& plan, std::uint64_t parameters);
 
 }  // namespace fl

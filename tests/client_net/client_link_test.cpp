@@ -89,6 +89,7 @@ class ClientLinkTest : public ::testing::Test {
     LinkProfile profile;
     profile.software = "test";
     profile.examples = 600;
+    profile.tells_examples = true;
     profile.input = "1x28x28";
     profile.classes = 10;
     link.emplace(does, profile, plan, std::move(answers));

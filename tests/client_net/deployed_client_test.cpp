@@ -128,7 +128,7 @@ TEST_F(DeployedClientTest, TrainsAsASessionInThisProcessDoes) {
   const auto expected = session.handle(asked, nullptr);
 
   const Hello hello = real.accept();
-  EXPECT_EQ(hello.examples, 60U);
+  EXPECT_EQ(hello.examples, 1U) << "how many examples there are here is this device's business";
   EXPECT_EQ(hello.input, "6");
   EXPECT_EQ(hello.classes, 4U);
   real.welcome(hello);

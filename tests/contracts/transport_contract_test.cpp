@@ -34,7 +34,7 @@ class Fleet {
   }
 
  private:
-  Worker worker() { return {test::make_toy_model(data_.train->shape(), 1), trainers().create(experiment_.trainer, "trainer")}; }
+  Worker worker() { return {test::make_toy_model(data_.train->shape(), 1), trainers().create(experiment_.trainer, "trainer"), nullptr}; }
 
   Experiment experiment_;
   DataSplits data_;

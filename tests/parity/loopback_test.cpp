@@ -98,14 +98,14 @@ TEST(LoopbackParity, ModelsThatTravelAsBlobs) {
 nlohmann::json private_experiment(const nlohmann::json& mechanism, const nlohmann::json& changes = nlohmann::json::object()) {
   nlohmann::json document = experiment({{"round", {{"cohort", 4}, {"weighting", "uniform"}}},
                                         {"sampler", {{"name", "cyclic"}, {"separation", 2}}},
-                                        {"privacy", {{"noise_multiplier", 0.8}, {"delta", 1e-5}, {"randomness", "seeded"}, {"accountant", {{"name", "rdp"}}}}}});
+                                        {"privacy", {{"noise_multiplier", 0.8}, {"delta", 1e-5}, {"randomness", "seeded"}, {"accountant", {{"name", "rdp"}}}, {"adjacency", "replace_one"}}}});
   document["privacy"]["mechanism"] = mechanism;
   document.merge_patch(changes);
   return document;
 }
 
 TEST(LoopbackParity, CentralNoiseOverPoissonCohorts) {
-  expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.5}}, {{"sampler", {{"name", "poisson"}, {"separation", nullptr}}}, {"privacy", {{"sampling", "poisson"}}}, {"rounds", 6}}));
+  expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.5}}, {{"sampler", {{"name", "poisson"}, {"separation", nullptr}}}, {"privacy", {{"sampling", "poisson"}, {"adjacency", "add_or_remove_one"}}}, {"rounds", 6}}));
 }
 TEST(LoopbackParity, AdaptiveClip) {
   expect_parity(private_experiment({{"name", "central_gaussian"}, {"clip_norm", 0.1}, {"adaptive", {{"quantile", 0.5}, {"count_stddev", 3}}}}));

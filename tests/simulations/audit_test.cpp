@@ -34,6 +34,7 @@ class Lying final : public Mechanism {
  public:
   explicit Lying(const LyingOptions& options) : true_(mechanisms().create(options.of, "of")), divisor_(options.divisor) {}
   bool on_device() const override { return true_->on_device(); }
+  bool hides_presence() const override { return true_->hides_presence(); }
   bool releases_always() const override { return true_->releases_always(); }
   bool amplified_by_sampling() const override { return true_->amplified_by_sampling(); }
   std::vector<PrivacyEvent> events(const PrivacySetting& setting, double noise_multiplier, std::uint32_t after) const override {
@@ -131,8 +132,14 @@ std::vector<Variant> variants() {
   const json cyclic = {{"name", "cyclic"}, {"separation", 2}};
   const json half = {{"cohort", 10}, {"weighting", "uniform"}};
   const auto mechanism = [](const char* name) { return json{{"mechanism", {{"name", name}}}, {"noise_multiplier", 4}}; };
+  const auto on_devices = [&](const char* name) {
+    json privacy = mechanism(name);
+    privacy["noise_multiplier"] = 8;
+    privacy["adjacency"] = "replace_one";
+    return privacy;
+  };
   const auto distributed = [&](const char* name) {
-    json changes = {{"round", {{"minimum_updates", 5}}}, {"privacy", mechanism(name)}};
+    json changes = {{"round", {{"minimum_updates", 5}}}, {"privacy", on_devices(name)}};
     changes["privacy"]["accountant"] = {{"name", "rdp"}};
     return changes;
   };
@@ -140,7 +147,7 @@ std::vector<Variant> variants() {
           {"central_adaptive", {{"privacy", {{"mechanism", {{"adaptive", {{"quantile", 0.5}, {"count_stddev", 10}}}}}}}}},
           {"tree", {{"rounds", 4}, {"sampler", cyclic}, {"round", half}, {"privacy", mechanism("dp_ftrl_tree")}}},
           {"banded", {{"rounds", 4}, {"sampler", cyclic}, {"round", half}, {"privacy", mechanism("dp_ftrl_banded")}}},
-          {"local", {{"privacy", mechanism("local_gaussian")}}},
+          {"local", {{"privacy", on_devices("local_gaussian")}}},
           {"distributed_gaussian", distributed("distributed_discrete_gaussian")},
           {"distributed_skellam", distributed("distributed_skellam")}};
 }

@@ -95,6 +95,7 @@ TEST_F(PrivateRun, InterruptedThenResumedGivesTheSameBitsAndTheSameLedger) {
       document["privacy"]["mechanism"] = {{"name", mechanism}, {"clip_norm", 0.5}};
       document["privacy"]["sampling"] = "none";
       document["privacy"]["accountant"] = {{"name", "rdp"}};
+      document["privacy"]["adjacency"] = "replace_one";
       document["sampler"] = {{"name", "cyclic"}, {"separation", 4}};
     }
     const std::string whole = run(document, std::string(mechanism) + "-whole").at("model_sha256");
@@ -255,6 +256,11 @@ TEST_F(PrivateRun, RefusesWhatWouldBreakThePromise) {
   EXPECT_THAT(problem({{"sampler", {{"name", "uniform"}}}}), HasSubstr("a cohort of fixed size is not covered by that accounting"));
   EXPECT_THAT(problem({{"sampler", {{"name", "uniform"}}}, {"privacy", {{"sampling", "none"}}}}), HasSubstr("one client more would displace another"));
   EXPECT_EQ(problem({{"sampler", {{"name", "uniform"}}}, {"privacy", {{"sampling", "none"}, {"adjacency", "replace_one"}}}}), "");
+  // A Poisson cohort that is not counted on changes with the number of clients, as one of fixed size does.
+  EXPECT_THAT(problem({{"privacy", {{"sampling", "none"}}}}), HasSubstr("one client more would displace another"));
+  for (const char* mechanism : {"local_gaussian", "distributed_discrete_gaussian", "distributed_skellam"}) {
+    EXPECT_THAT(problem({{"privacy", {{"sampling", "none"}, {"accountant", {{"name", "rdp"}}}, {"mechanism", {{"name", mechanism}}}}}}), HasSubstr("it is seen who answered")) << mechanism;
+  }
   EXPECT_THAT(problem({{"evaluation", {{"per_client_every", 1}, {"client_holdout", 0.2}}}}), HasSubstr("evaluation.per_client_every"));
   EXPECT_THAT(problem({{"round", {{"minimum_updates", 3}}}}), HasSubstr("round.minimum_updates"));
   EXPECT_THAT(problem({{"privacy", {{"epsilon", 3}}}}), HasSubstr("privacy.noise_multiplier"));

@@ -144,6 +144,9 @@ class CentralGaussian final : public Mechanism {
 
   void check(const PrivacySetting& setting, double noise_multiplier, const std::string& path) const override {
     const CentralPlan plan(options_, setting, noise_multiplier, path);
+    if (plan.rule.highest > 0x1p20) {
+      bad_value(path + ".clip_norm", options_.clip_norm, "at most 1024 with an adaptive clip, which may grow by a factor of 1024");
+    }
     plan.grid.check(setting.parameters, plan.rule.lowest, plan.multiplier * plan.rule.lowest, path);
     if (options_.is_adaptive && (plan.count_stddev < 0x1p-12 || plan.count_stddev > 0x1p32)) {
       bad_value(path + ".adaptive.count_stddev", plan.count_stddev, "2^-12 to 2^32 clients");

@@ -45,6 +45,7 @@ class LocalGaussian final : public Mechanism {
   explicit LocalGaussian(const LocalOptions& options) : options_(options) {}
 
   bool on_device() const override { return true; }
+  bool hides_presence() const override { return false; }
 
   void check(const PrivacySetting& setting, double noise_multiplier, const std::string& path) const override {
     const double stddev = noise_multiplier * options_.clip_norm;

@@ -94,12 +94,11 @@ TEST(SecAggRounds, GiveTheSumOfAllWhenNobodyLeaves) {
   }
 }
 
-// With no drop-out planned among 3, any one ends the round: 216 histories, one of which (nobody leaves) and those who
-// leave before they advertise (2 are too few) ...: exactly 1 sum.
+// With no drop-out planned among 3, degree and threshold are 2: everybody is needed to the end, so one history of 216
+// has a sum.
 TEST(SecAggRounds, EveryHistoryOfThreeClients) {
   const Count count = sweep(3, plan_for(3, 0), histories(216));
   EXPECT_EQ(count.summed + count.abandoned, 216);
-  // Degree 2, threshold 2: everybody is needed to the end.
   EXPECT_EQ(count.summed, 1);
 }
 
