@@ -25,11 +25,11 @@ class DpFtrlTree final : public Mechanism {
     grid(setting, noise_multiplier).check(setting.parameters, options_.clip_norm, noise_multiplier * options_.clip_norm, path);
   }
 
-  /// All rounds are one Gaussian release, of all nodes up to round `after`: its sensitivity counts every node that one client's
-  /// rounds can be in.
+  /// All rounds are one Gaussian release, of the nodes that the prefix sums up to round `after` are made of (those of odd number): its
+  /// sensitivity counts the ones that a client's rounds can be in.
   std::vector<PrivacyEvent> events(const PrivacySetting& setting, double noise_multiplier, std::uint32_t after) const override {
     if (after == 0) return {};
-    const double squared = tree_sensitivity_squared(setting.participations(after), setting.separation, after);
+    const double squared = prefix_tree_sensitivity_squared(setting.participations(after), setting.separation, after);
     return {PrivacyEvent::gaussian(1, noise_multiplier / std::sqrt(squared))};
   }
 
