@@ -14,6 +14,7 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/human.h"
+#include "fl_core/base/memory.h"
 
 namespace fl {
 namespace {
@@ -209,10 +210,7 @@ ProcessUsage process_usage() {
   usage.start_time = started;
   rusage times{};
   if (::getrusage(RUSAGE_SELF, &times) == 0) usage.cpu_seconds = seconds_of(times.ru_utime) + seconds_of(times.ru_stime);
-  std::ifstream statm("/proc/self/statm");  // proc(5): total size, then resident, in pages
-  std::uint64_t total = 0;
-  std::uint64_t resident = 0;
-  if (statm >> total >> resident) usage.resident_bytes = resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  usage.resident_bytes = resident_bytes();
   std::error_code error;
   for (std::filesystem::directory_iterator file("/proc/self/fd", error), end; !error && file != end; file.increment(error)) {
     ++usage.open_files;

@@ -18,6 +18,7 @@
 #include "client/net/deployed_client.h"
 #include "client/net/workbench.h"
 #include "fl_core/base/human.h"
+#include "fl_core/base/memory.h"
 #include "fl_core/base/program.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"

@@ -1,13 +1,12 @@
 #include "aggregator/engine/run.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
+#include "fl_core/base/memory.h"
 #include "fl_core/base/percentile.h"
 #include "fl_core/base/sha256.h"
 
@@ -117,12 +116,6 @@ nlohmann::json Run::write_summary(const FederationTotals& totals, const std::str
   run.update(parts_.facts);
   write_file_atomically(parts_.folder.path() / "run.json", run.dump(2) + "\n");
   return run;
-}
-
-std::uint64_t peak_rss_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 }
 
 }  // namespace fl

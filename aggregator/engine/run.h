@@ -56,7 +56,4 @@ class Run {
   RoundEngine engine_;
 };
 
-/// The largest resident set of this process so far.
-std::uint64_t peak_rss_bytes();
-
 }  // namespace fl

@@ -27,6 +27,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "fl_core/base/memory.h"
 #include "fl_core/net/framed_stream.h"
 #include "fl_core/net/pki.h"
 #include "fl_core/wire/limits.h"
@@ -349,14 +350,6 @@ Speed measure_records(const Ends& ends, const fl::SharedBuffer& body, std::span<
 
 // ---- idle connections ----------------------------------------------------------------------------------------------------
 
-std::size_t resident_bytes() {
-  std::ifstream file("/proc/self/statm");
-  std::size_t total = 0;
-  std::size_t resident = 0;
-  file >> total >> resident;
-  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-}
-
 /// Waits for a frame that never comes; one of these is what an idle connection does.
 awaitable<void> idle(fl::FramedStream& stream) {
   try {
@@ -415,9 +408,9 @@ double bytes_per_connection(asio::io_context& io, std::size_t count, Connect con
     while (!done) io.run_one();
   };
   run(1);  // what the first one sets up belongs to the process
-  const std::size_t before = resident_bytes();
+  const std::size_t before = fl::resident_bytes();
   run(count);
-  return static_cast<double>(resident_bytes() - before) / static_cast<double>(count);
+  return static_cast<double>(fl::resident_bytes() - before) / static_cast<double>(count);
 }
 
 nlohmann::json measure_idle(const Ends& ends, std::size_t count) {

@@ -16,9 +16,9 @@
 #include <thread>
 #include <vector>
 
-#include "aggregator/engine/run.h"
 #include "aggregator/net/serve.h"
 #include "client/net/deployed_client.h"
+#include "fl_core/base/memory.h"
 #include "fl_core/config/plan.h"
 #include "fl_core/net/pki.h"
 #include "fl_core/wire/message.h"

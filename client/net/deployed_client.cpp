@@ -24,6 +24,7 @@
 #include "client/policy.h"
 #include "client/state_folder.h"
 #include "fl_core/base/human.h"
+#include "fl_core/base/memory.h"
 #include "fl_core/net/framed_stream.h"
 #include "fl_core/net/pki.h"
 

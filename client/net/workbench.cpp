@@ -1,13 +1,11 @@
 #include "client/net/workbench.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <fstream>
 #include <new>
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/human.h"
+#include "fl_core/base/memory.h"
 #include "fl_core/base/sha256.h"
 
 namespace fl {
@@ -23,18 +21,6 @@ std::string readable(std::uint64_t bytes) { return human_bytes(static_cast<doubl
 std::string described(const ExampleShape& shape) {
   return shape_text(shape) + " in " + std::to_string(shape.classes) + " classes" +
          (shape.vocabulary > 0 ? ", token ids below " + std::to_string(shape.vocabulary) : "");
-}
-
-std::uint64_t resident_bytes() {
-  std::ifstream file("/proc/self/statm");
-  std::uint64_t total = 0;
-  std::uint64_t resident = 0;
-  file >> total >> resident;
-  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
-std::uint64_t machine_bytes() {
-  return static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 PlanCheck Workbench::prepare(const std::string& text, ClientId client) {

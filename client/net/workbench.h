@@ -62,9 +62,4 @@ class Workbench {
 /// "1x28x28 in 10 classes".
 std::string described(const ExampleShape& shape);
 
-/// What this process holds in memory now, in bytes.
-std::uint64_t resident_bytes();
-/// The machine's memory, in bytes.
-std::uint64_t machine_bytes();
-
 }  // namespace fl
