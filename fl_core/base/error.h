@@ -12,7 +12,7 @@ enum class ExitCode : int {
   config = 2,         ///< the experiment, the command line or the data do not fit together
   io = 4,             ///< disk full, unwritable folder, a file that vanished
   training = 5,       ///< the federation could not go on (too many abandoned rounds)
-  out_of_band = 6,    ///< the run ended, but outside the band its experiment expects (only with --check), or a replay differs
+  out_of_band = 6,    ///< the run ended, but outside the band its experiment expects (only with --check), a replay differs, or an audit refutes a promise
   nonconforming = 7,  ///< a client or server that was tested does not keep to the wire format (fl conformance)
   budget = 8,         ///< the next round would break the privacy promise; the model of the last one is kept
   interrupted = 130,  ///< Ctrl-C or SIGTERM; the run can be resumed
