@@ -5,7 +5,6 @@
 
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -33,13 +32,6 @@ std::string number(double value) {
 }
 std::string number(std::uint64_t value) { return std::to_string(value); }
 std::string number(std::int64_t value) { return std::to_string(value); }
-
-/// Three digits.
-std::string short_number(double value) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.3g", value);
-  return text.data();
-}
 
 /// Inside the quotes of a label.
 std::string escaped(const std::string& text) {
@@ -186,7 +178,7 @@ std::string status_line(const Status& status) {
   append(line, std::to_string(status.connected) + (status.connected == 1 ? " client connected" : " clients connected"));
   if (status.ready < status.connected) line += " (" + std::to_string(status.ready) + " ready)";
   if (status.accuracy) append(line, percent(*status.accuracy) + " accuracy");
-  if (status.privacy) append(line, "epsilon " + (std::isfinite(status.privacy->epsilon) ? short_number(status.privacy->epsilon) : "infinite") + (status.privacy->is_private ? "" : " NOT PRIVATE"));
+  if (status.privacy) append(line, "epsilon " + (std::isfinite(status.privacy->epsilon) ? human_number(status.privacy->epsilon) : "infinite") + (status.privacy->is_private ? "" : " NOT PRIVATE"));
   if (!status.cohort_is_secret && status.bytes_in + status.bytes_out != 0) {
     append(line, human_bytes(static_cast<double>(status.bytes_in)) + " in, " + human_bytes(static_cast<double>(status.bytes_out)) + " out");
   }

@@ -50,7 +50,7 @@ void Federation::restore() {
   read_into(parts_.folder.read_blob(last_.model_sha256), *global_.layout(), global_.values(), "the checkpoint of round " + std::to_string(last_.round));
   if (last_.state_sha256) read_named_arrays(parts_.folder.read_blob(*last_.state_sha256), parts_.strategy.state(), "the server state of round " + std::to_string(last_.round));
   parts_.strategy.set_steps(last_.server_steps);
-  if (PrivacyGuard* privacy = parts_.engine.privacy()) privacy->restore(store.privacy_state(), last_.round);
+  if (PrivacyGuard* privacy = parts_.engine.privacy()) privacy->restore(store.privacy_state());
   totals_.model_sha256 = last_.model_sha256;
   for (const RoundReport& report : store.reports()) {
     if (report.round == 0) continue;
@@ -121,8 +121,7 @@ void Federation::complete(RoundReport report) {
 }
 
 /// A round counts once it is committed, even when its evaluation is interrupted.
-void Federation::count_training(const RoundReport& committed) {
-  const RoundReport report = published(committed);
+void Federation::count_training(const RoundReport& report) {
   totals_.rounds = report.round;
   totals_.client_rounds += report.count(Outcome::accepted);
   totals_.examples += report.examples;

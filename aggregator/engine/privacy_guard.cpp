@@ -33,9 +33,13 @@ PrivacyGuard::PrivacyGuard(PrivacyGuardParts parts) : parts_(std::move(parts)), 
     // A budget was calibrated for so many rounds. Where the noise was given, more rounds are a larger promise, and devices hear of it.
     if (options_.epsilon) setting.rounds = begun.at("rounds").get<std::uint32_t>();
     setting.sampling_rate = begun.at("sampling_rate").get<double>();
-    const auto room = begun.at("max_cohort").get<std::uint64_t>();
-    if (setting.max_cohort > room) {
-      throw ConfigError("the run began with room for " + std::to_string(room) + " updates a round, and with this many clients there could be " +
+  }
+  const auto last = store.last_round();
+  if (const auto known = store.meta(kMaxUpdates)) {
+    const std::uint64_t room = std::stoull(*known);
+    // A replay has the recorded run's sum, whatever its own number of clients.
+    if (last && setting.max_cohort > room) {
+      throw ConfigError("the run began with room for " + *known + " updates a round, and with this many clients there could be " +
                         std::to_string(setting.max_cohort) + "; go on with the clients that it began with, or start a new run");
     }
     setting.max_cohort = room;
@@ -46,12 +50,10 @@ PrivacyGuard::PrivacyGuard(PrivacyGuardParts parts) : parts_(std::move(parts)), 
   if (!noise) {
     const nlohmann::json begin = {{"noise_multiplier", promise_->noise_multiplier()},
                                   {"rounds", setting.rounds},
-                                  {"sampling_rate", setting.sampling_rate},
-                                  {"max_cohort", setting.max_cohort}};
+                                  {"sampling_rate", setting.sampling_rate}};
     store.set_meta(kMaxUpdates, std::to_string(setting.max_cohort));
     store.set_meta(kNoise, begin.dump());
   }
-  const auto last = store.last_round();
   if (last && last->round > 0 && parts_.folder.ledger().empty()) {
     throw ConfigError("the privacy ledger of " + parts_.folder.path().string() + " is empty, but round " + std::to_string(last->round) +
                       " was released; restore the newest copy of the whole folder, or start a new run");
@@ -89,9 +91,6 @@ PrivacySetting PrivacyGuard::derive_setting(const Sampler& sampler) const {
     expected = setting.sampling_rate * population;
   }
   setting.max_cohort = std::max<std::uint64_t>(1, sampler.max_cohort(parts_.population, expected));
-  // A replay has the recorded run's sum, whatever its own number of clients.
-  const auto known = parts_.folder.store().meta(kMaxUpdates);
-  if (known && !parts_.folder.store().last_round()) setting.max_cohort = std::stoull(*known);
   return setting;
 }
 
@@ -210,8 +209,8 @@ std::string PrivacyGuard::state() const {
   return state.is_null() ? "" : state.dump();
 }
 
-void PrivacyGuard::restore(const std::string& state, std::uint32_t released_round) {
-  if (server_ && !state.empty()) server_->set_state(parse_json(state, "privacy_state"), released_round);
+void PrivacyGuard::restore(const std::string& state) {
+  if (server_ && !state.empty()) server_->set_state(parse_json(state, "privacy_state"));
 }
 
 nlohmann::json PrivacyGuard::statement() const {

@@ -51,7 +51,7 @@ class PrivacyGuard {
 
   /// For the checkpoint, and back.
   std::string state() const;
-  void restore(const std::string& state, std::uint32_t released_round);
+  void restore(const std::string& state);
 
   /// Promise::statement() for what is spent now, with what is left.
   nlohmann::json statement() const;

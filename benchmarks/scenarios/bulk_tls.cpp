@@ -31,6 +31,7 @@
 #include "fl_core/net/framed_stream.h"
 #include "fl_core/net/pki.h"
 #include "fl_core/wire/limits.h"
+#include "simulations/scratch_folder.h"
 
 namespace {
 
@@ -67,9 +68,6 @@ void rethrow(std::exception_ptr failure) {
 /// Both ends' certificates from an authority in a folder that goes with it.
 struct Ends {
   Ends() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "bulk-tls-XXXXXX").string();
-    require(::mkdtemp(pattern.data()) != nullptr, "mkdtemp");
-    folder = pattern;
     fl::Authority authority = fl::Authority::create(folder / "ca");
     const std::vector<std::string> hosts = {"localhost"};
     const auto files = [&](const fl::IssuedFiles& issued) {
@@ -78,14 +76,8 @@ struct Ends {
     server = std::make_shared<const fl::TlsContext>(fl::TlsRole::server, files(authority.issue_server("hub", hosts)));
     client = std::make_shared<const fl::TlsContext>(fl::TlsRole::client, files(authority.issue_client("ada")));
   }
-  ~Ends() {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder, ignored);
-  }
-  Ends(const Ends&) = delete;
-  Ends& operator=(const Ends&) = delete;
 
-  std::filesystem::path folder;
+  fl::ScratchFolder folder{"bulk-tls"};
   Context server;
   Context client;
 };

@@ -15,6 +15,12 @@ std::string formatted(const char* format, double value) {
 
 }  // namespace
 
+std::string human_number(double value, int digits) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.*g", digits, value);
+  return text.data();
+}
+
 std::string human_bytes(double bytes) {
   static constexpr std::array<const char*, 6> kUnits = {"B", "kB", "MB", "GB", "TB", "PB"};
   std::size_t unit = 0;

@@ -11,6 +11,8 @@ std::string human_bytes(double bytes);
 std::string human_seconds(double seconds);
 /// "1 663 370".
 std::string human_count(std::int64_t count);
+/// So many significant digits: "7.12", "0.0031", "1.2e+08", "inf".
+std::string human_number(double value, int digits = 3);
 /// 0.8461 -> "84.6 %".
 std::string percent(double share);
 

@@ -147,7 +147,7 @@ ReleaseFacts CorrelatedServer::release(std::uint32_t round, std::span<float> mea
 
 nlohmann::json CorrelatedServer::state() const { return {{"root_key", to_hex(root_)}}; }
 
-void CorrelatedServer::set_state(const nlohmann::json& state, std::uint32_t) {
+void CorrelatedServer::set_state(const nlohmann::json& state) {
   root_ = key_of(state);
   if (noise_) noise_->restart(root_);
 }

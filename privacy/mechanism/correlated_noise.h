@@ -85,7 +85,7 @@ class CorrelatedServer final : public ServerMechanism {
   ReleaseFacts release(std::uint32_t round, std::span<float> mean) override;
   void discard() override { sum_.clear(); }
   nlohmann::json state() const override;
-  void set_state(const nlohmann::json& state, std::uint32_t released_round) override;
+  void set_state(const nlohmann::json& state) override;
 
  private:
   double clip_norm_;

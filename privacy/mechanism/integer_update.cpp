@@ -144,7 +144,7 @@ void round_conditionally(std::span<const double> values, double l2_bound, Random
 }
 
 void DistributedOptions::fields(Fields& f) {
-  f.number("clip_norm", clip_norm, {1e-6, 1e6}, "L2 norm that every client's update is cut to");
+  ClipOptions::fields(f);
   f.integer("bits", bits, {8, 24}, "integers modulo 2^this are sent and summed", "bits");
 }
 

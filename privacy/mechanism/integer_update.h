@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "privacy/clip/clip_options.h"
 #include "privacy/mechanism/mechanism.h"
 #include "privacy/noise/random_bits.h"
 
@@ -26,8 +27,7 @@ double rounded_l1_bound(double l2, std::uint64_t dimension);
 void round_conditionally(std::span<const double> values, double l2_bound, RandomBits& bits, std::span<std::int64_t> out);
 
 /// Options of both distributed mechanisms.
-struct DistributedOptions {
-  double clip_norm = 1;
+struct DistributedOptions : ClipOptions {
   std::int64_t bits = 16;
 
   void fields(Fields& f);

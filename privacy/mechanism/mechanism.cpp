@@ -5,7 +5,7 @@
 namespace fl {
 
 nlohmann::json ServerMechanism::state() const { return nullptr; }
-void ServerMechanism::set_state(const nlohmann::json&, std::uint32_t) {}
+void ServerMechanism::set_state(const nlohmann::json&) {}
 
 void Mechanism::check(const PrivacySetting&, double, const std::string&) const {}
 std::unique_ptr<ServerMechanism> Mechanism::server(const PrivacySetting&, double, NoiseKeys&) const { return nullptr; }

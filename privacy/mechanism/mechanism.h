@@ -65,10 +65,10 @@ class ServerMechanism {
   virtual ReleaseFacts release(std::uint32_t round, std::span<float> mean) = 0;
   /// Forgets what was added; nothing was released.
   virtual void discard() = 0;
-  /// What release() depends on beside its updates (an adaptive clip, correlated noise), as JSON for the checkpoint; and back
-  /// after a restart, with the number of the newest released round.
+  /// What release() depends on beside its updates (an adaptive clip, the key of correlated noise), as JSON for the checkpoint;
+  /// and back after a restart.
   virtual nlohmann::json state() const;
-  virtual void set_state(const nlohmann::json& state, std::uint32_t released_round);
+  virtual void set_state(const nlohmann::json& state);
 };
 
 /// How a promise is kept: who clips, who adds which noise, and what that costs. Immutable. Noise is measured in one number,

@@ -48,9 +48,7 @@ void print_summary(const Experiment& experiment, const nlohmann::json& summary, 
   if (const auto privacy = summary.find("privacy"); privacy != summary.end()) {
     line("privacy", privacy_sentence(*privacy));
     if (privacy->contains("epsilon_left")) {
-      std::array<char, 80> left{};
-      std::snprintf(left.data(), left.size(), "%.3g of epsilon %.6g is left", privacy->at("epsilon_left").get<double>(), privacy->at("budget_epsilon").get<double>());
-      line("", left.data());
+      line("", human_number(privacy->at("epsilon_left").get<double>()) + " of epsilon " + human_number(privacy->at("budget_epsilon").get<double>(), 6) + " is left");
     }
   }
   if (number("bytes_up") > 0) line("traffic", human_bytes(number("bytes_up")) + " up, " + human_bytes(number("bytes_down")) + " down");
@@ -90,11 +88,7 @@ void RunView::round(const RoundReport& report) {
 void RunView::round(const RoundReport& report, const nlohmann::json& shown) {
   pace_.add(report);
   if (report.accuracy) measured_ = percent(*report.accuracy) + " accuracy";
-  if (report.privacy) {
-    std::array<char, 40> text{};
-    std::snprintf(text.data(), text.size(), "epsilon %.3g", report.privacy->epsilon);
-    spent_ = text.data();
-  }
+  if (report.privacy) spent_ = "epsilon " + human_number(report.privacy->epsilon);
   if (json_) {
     std::printf("%s\n", shown.dump().c_str());
     std::fflush(stdout);

@@ -37,5 +37,12 @@ TEST(Human, WritesSharesAsPercent) {
   EXPECT_EQ(percent(1), "100.0 %");
 }
 
+TEST(HumanNumber, KeepsTheDigitsAskedFor) {
+  EXPECT_EQ(human_number(7.1249), "7.12");
+  EXPECT_EQ(human_number(8), "8");
+  EXPECT_EQ(human_number(0.00310499), "0.0031");
+  EXPECT_EQ(human_number(12.3456789, 6), "12.3457");
+}
+
 }  // namespace
 }  // namespace fl

@@ -1,22 +1,15 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
+
+#include "simulations/scratch_folder.h"
 
 namespace fl::test {
 
 /// A folder of its own under the system's temporary folder, removed with all its contents at the end.
-class TemporaryFolder {
+class TemporaryFolder : public ScratchFolder {
  public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
+  TemporaryFolder() : ScratchFolder("tributary-test") {}
 };
 
 /// The message of the fl::Error that `action` throws; empty when it throws none.

@@ -82,8 +82,8 @@ class CentralServer final : public ServerMechanism {
     const double stddev = plan_.multiplier * clip_.clip_norm();
     if (stddev > 0) {
       RandomBits bits(keys_.key(NoisePurpose::central, round, 0));
-      const GridGaussian noise(stddev, plan_.grid.exponent());
-      sum_.add_noise([&](std::span<std::int64_t> block) { noise.fill(bits, block); });
+      if (!noise_ || noise_->stddev() != stddev) noise_.emplace(stddev, plan_.grid.exponent());  // its tables cost more than a small sum
+      sum_.add_noise([&](std::span<std::int64_t> block) { noise_->fill(bits, block); });
     }
     sum_.release(cohort_, mean);
     ReleaseFacts facts;
@@ -106,7 +106,7 @@ class CentralServer final : public ServerMechanism {
   nlohmann::json state() const override {
     return count_noise_ ? nlohmann::json{{"clip_norm", clip_.clip_norm()}} : nlohmann::json(nullptr);
   }
-  void set_state(const nlohmann::json& state, std::uint32_t) override {
+  void set_state(const nlohmann::json& state) override {
     if (!count_noise_) return;
     const bool good = state.is_object() && state.contains("clip_norm") && state.at("clip_norm").is_number();
     if (!good) throw IoError("the checkpoint's privacy state is damaged: expected {\"clip_norm\": number}, got " + shown(state));
@@ -128,6 +128,7 @@ class CentralServer final : public ServerMechanism {
   AdaptiveClip clip_;
   NoisySum sum_;
   NoiseKeys& keys_;
+  std::optional<GridGaussian> noise_;        ///< for the newest clip norm
   std::optional<GridGaussian> count_noise_;  ///< where the clip norm adapts
   std::int64_t twice_count_ = 0;  ///< Σ ±1: twice the sum of the bits ±1/2
 };

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "privacy/accounting/participation.h"
+#include "privacy/clip/clip_options.h"
 #include "privacy/mechanism/correlated_noise.h"
 
 namespace fl {
@@ -12,12 +13,11 @@ constexpr int kStddevBits = 52 - BandedNoise::kFractionBits;
 /// By default not wider than this: the memory of the noise grows with it.
 constexpr std::uint32_t kDefaultBandwidth = 32;
 
-struct BandedOptions {
-  double clip_norm = 1;
+struct BandedOptions : ClipOptions {
   std::optional<std::int64_t> bandwidth;
 
   void fields(Fields& f) {
-    f.number("clip_norm", clip_norm, {1e-6, 1e6}, "L2 norm that every client's update is cut to");
+    ClipOptions::fields(f);
     f.optional_integer("bandwidth", bandwidth, {1, 256}, "rounds whose noise is correlated, at 8 bytes a parameter each; null: the sampler's separation, at most 32",
                        "rounds");
   }

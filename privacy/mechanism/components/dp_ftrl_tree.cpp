@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "privacy/accounting/participation.h"
+#include "privacy/clip/clip_options.h"
 #include "privacy/mechanism/correlated_noise.h"
 
 namespace fl {
@@ -8,16 +9,11 @@ namespace {
 
 constexpr int kStddevBits = 48;
 
-struct TreeOptions {
-  double clip_norm = 1;
-  void fields(Fields& f) { f.number("clip_norm", clip_norm, {1e-6, 1e6}, "L2 norm that every client's update is cut to"); }
-};
-
 /// DP-FTRL with tree aggregation (Kairouz et al. 2021, 2103.00039): noise that is small in the sum of all rounds so far, which is the
 /// model, and needs no sampling; it counts on the sampler's separation instead. Noise multiplier: of one node of the tree.
 class DpFtrlTree final : public Mechanism {
  public:
-  explicit DpFtrlTree(const TreeOptions& options) : options_(options) {}
+  explicit DpFtrlTree(const ClipOptions& options) : options_(options) {}
 
   bool releases_always() const override { return true; }
 
@@ -44,10 +40,10 @@ class DpFtrlTree final : public Mechanism {
     return SumGrid::choose(setting.max_cohort, options_.clip_norm, noise_multiplier * options_.clip_norm, kStddevBits);
   }
 
-  TreeOptions options_;
+  ClipOptions options_;
 };
 
-FL_REGISTER(mechanisms(), "dp_ftrl_tree", DpFtrlTree, TreeOptions,
+FL_REGISTER(mechanisms(), "dp_ftrl_tree", DpFtrlTree, ClipOptions,
             "a trusted server adds noise that is correlated over the rounds by a binary tree; needs no sampling");
 
 }  // namespace

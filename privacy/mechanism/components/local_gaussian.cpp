@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "privacy/clip/clip.h"
+#include "privacy/clip/clip_options.h"
 #include "privacy/mechanism/mechanism.h"
 #include "privacy/mechanism/noisy_sum.h"
 #include "privacy/noise/grid_gaussian.h"
@@ -12,11 +13,6 @@ namespace {
 
 /// A coordinate is further than this many standard deviations from its value with probability below 2e-23.
 constexpr double kDeviations = 10;
-
-struct LocalOptions {
-  double clip_norm = 1;
-  void fields(Fields& f) { f.number("clip_norm", clip_norm, {1e-6, 1e6}, "L2 norm that every client's update is cut to"); }
-};
 
 class LocalDevice final : public DeviceMechanism {
  public:
@@ -42,7 +38,7 @@ class LocalDevice final : public DeviceMechanism {
 /// (Balle, Wang 2018, 1805.06530), not √(2 ln(1.25/δ))/ε, which proves nothing above ε = 1.
 class LocalGaussian final : public Mechanism {
  public:
-  explicit LocalGaussian(const LocalOptions& options) : options_(options) {}
+  explicit LocalGaussian(const ClipOptions& options) : options_(options) {}
 
   bool on_device() const override { return true; }
   bool hides_presence() const override { return false; }
@@ -66,10 +62,10 @@ class LocalGaussian final : public Mechanism {
   }
 
  private:
-  LocalOptions options_;
+  ClipOptions options_;
 };
 
-FL_REGISTER(mechanisms(), "local_gaussian", LocalGaussian, LocalOptions,
+FL_REGISTER(mechanisms(), "local_gaussian", LocalGaussian, ClipOptions,
             "every device cuts its update and adds Gaussian noise before it is sent: nobody need be trusted");
 
 }  // namespace

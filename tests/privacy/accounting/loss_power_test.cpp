@@ -36,38 +36,39 @@ class PowersOf : public testing::TestWithParam<Setting> {
     const Setting& setting = GetParam();
     return losses_of_gaussian({setting.q, setting.sigma, Adjacency::add_or_remove_one, setting.interval});
   }
+  /// check(exact, composition): the power by plain convolutions beside the one by FFT, for removing and for adding a record.
+  template <class Check>
+  static void for_each_direction(Check check) {
+    const GaussianLosses both = losses();
+    for (const PrivacyLosses* one : {&both.remove, &both.add}) {
+      if (one->mass.empty()) continue;
+      FftCache ffts;
+      LossComposition composition({{std::make_shared<LossBase>(*one), GetParam().count}}, ffts);
+      check(power(*one, GetParam().count), composition);
+    }
+  }
 };
 
 TEST_P(PowersOf, DeltaIsThatOfPlainConvolutionsAndNeverBelow) {
-  const GaussianLosses both = losses();
-  for (const PrivacyLosses* one : {&both.remove, &both.add}) {
-    if (one->mass.empty()) continue;
-    const PrivacyLosses exact = power(*one, GetParam().count);
-    FftCache ffts;
-    LossComposition composition({{std::make_shared<LossBase>(*one), GetParam().count}}, ffts);
+  for_each_direction([](const PrivacyLosses& exact, LossComposition& composition) {
     for (const double epsilon : {0.0, 0.011, 0.1, 0.5, 1.0, 2.5, 6.0, 12.0}) {
       const double want = exact.delta(epsilon);
       const double got = composition.delta(epsilon).value();
       EXPECT_GE(got, want * (1 - 1e-11)) << epsilon;
       EXPECT_LE(got, want * (1 + 1e-5) + GetParam().sharp_to) << epsilon;
     }
-  }
+  });
 }
 
 TEST_P(PowersOf, EpsilonIsThatOfPlainConvolutionsAndNeverBelow) {
-  const GaussianLosses both = losses();
-  for (const PrivacyLosses* one : {&both.remove, &both.add}) {
-    if (one->mass.empty()) continue;
-    const PrivacyLosses exact = power(*one, GetParam().count);
-    FftCache ffts;
-    LossComposition composition({{std::make_shared<LossBase>(*one), GetParam().count}}, ffts);
+  for_each_direction([](const PrivacyLosses& exact, LossComposition& composition) {
     for (const double delta : {0.3, 1e-2, 1e-3, 1e-5, 1e-7, 1e-9, 1e-12, 1e-15, 1e-20}) {
       const double want = exact.epsilon(delta);
       const double got = composition.epsilon(delta).value();
       EXPECT_GE(got, want - 1e-10) << delta;
       EXPECT_LE(got, want + (delta >= GetParam().sharp_to ? 1e-6 : 1)) << delta;
     }
-  }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Settings, PowersOf, testing::ValuesIn(kSettings));

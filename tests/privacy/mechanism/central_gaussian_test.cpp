@@ -183,21 +183,21 @@ TEST(AdaptiveCentralGaussian, GoesOnWithItsClipAfterARestart) {
   for (std::uint32_t round = 1; round <= 5; ++round) {
     released(*straight, round, 100);
     const auto resumed = adaptive->server(setting, 1, keys);
-    resumed->set_state(json::parse(straight->state().dump()), round);
+    resumed->set_state(json::parse(straight->state().dump()));
     EXPECT_EQ(resumed->state(), straight->state());
     const auto again = adaptive->server(setting, 1, keys);
-    again->set_state(straight->state(), round);
+    again->set_state(straight->state());
     EXPECT_EQ(released(*resumed, round + 1, 100), released(*again, round + 1, 100));
   }
   EXPECT_NE(straight->state().at("clip_norm"), 1.0);
-  EXPECT_THAT(error_of([&] { straight->set_state(json::array(), 1); }), HasSubstr("privacy state is damaged"));
+  EXPECT_THAT(error_of([&] { straight->set_state(json::array()); }), HasSubstr("privacy state is damaged"));
 }
 
 TEST(CentralGaussian, KeepsNothingWhenItsClipIsFixed) {
   SeededNoiseKeys keys(14);
   const auto server = mechanism("central_gaussian")->server(setting_for(2, 2), 1, keys);
   EXPECT_TRUE(server->state().is_null());
-  server->set_state(nullptr, 3);
+  server->set_state(nullptr);
 }
 
 TEST(CentralGaussian, CountsEveryRoundOnce) {

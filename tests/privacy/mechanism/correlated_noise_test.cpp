@@ -140,7 +140,7 @@ void expect_same_after_restarts(const std::string& name) {
   for (std::uint32_t round = 1; round <= 9; ++round) {
     SeededNoiseKeys other_keys(6);
     const auto resumed = ftrl->server(setting, 1, other_keys);
-    resumed->set_state(nlohmann::json::parse(state.dump()), round - 1);
+    resumed->set_state(nlohmann::json::parse(state.dump()));
     ASSERT_EQ(released(*resumed, round, kSize), released(*straight, round, kSize)) << name << ", round " << round;
     state = resumed->state();
   }
@@ -198,7 +198,7 @@ TEST(CorrelatedServer, RefusesADamagedState) {
   EXPECT_EQ(good.size(), 64U);
   for (const nlohmann::json& bad : {nlohmann::json(nullptr), nlohmann::json{{"root_key", 5}}, nlohmann::json{{"root_key", good + "0"}},
                                     nlohmann::json{{"root_key", "g" + good.substr(1)}}}) {
-    const std::string error = error_of([&] { server->set_state(bad, 1); });
+    const std::string error = error_of([&] { server->set_state(bad); });
     EXPECT_THAT(error, HasSubstr("expected {\"root_key\": 64 hexadecimal digits}"));
     EXPECT_THAT(error, testing::Not(HasSubstr(good.substr(1)))) << "the key is a secret";
   }
