@@ -55,6 +55,18 @@ std::vector<std::uint32_t> read_examples(const std::string& path, std::size_t si
 
 }  // namespace
 
+void SecureAggregationDemand::fields(Fields& f) {
+  std::int64_t security_bits = policy.security_bits;
+  std::int64_t minimum_survivors = policy.minimum_survivors;
+  f.flag("required", required, "follows only plans with secure aggregation");
+  f.number("adversary_rate", policy.adversary_rate, {0, 0.9}, "follows no plan that withstands a smaller share of clients who work with the server");
+  f.integer("security_bits", security_bits, {1, 128}, "follows no plan whose privacy may fail with a larger chance than 2^-this for each round");
+  f.integer("minimum_survivors", minimum_survivors, {3, kMaximumSecAggClients}, "is in no sum of fewer updates", "clients");
+  f.flag("accept_curious", policy.accept_curious, "follows also plans that withstand only a server that keeps to the protocol");
+  policy.security_bits = static_cast<int>(security_bits);
+  policy.minimum_survivors = static_cast<std::uint32_t>(minimum_survivors);
+}
+
 void ClientConfig::fields(Fields& f) {
   f.text("server", server, "address of the aggregator, \"host:port\"");
   f.text("server_name", server_name, "name in the server's certificate; empty: the host of 'server'");
@@ -68,6 +80,7 @@ void ClientConfig::fields(Fields& f) {
     g.flag("required", privacy.required, "follows only plans with a privacy promise");
     g.optional_number("max_epsilon", privacy.max_epsilon, {0, 1e6, true}, "follows no plan whose promise costs more; null: any");
   }, "what this client wants of a server");
+  f.group("secure_aggregation", [&](Fields& g) { secure_aggregation.fields(g); }, "what this client wants of a server's secure aggregation");
   f.flag("tell_examples", tell_examples, "tells the server how many examples there are here, for its records; the number is exact");
   f.flag("exit_when_finished", exit_when_finished, "end when the server says that the run is over");
 }

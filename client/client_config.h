@@ -12,6 +12,7 @@
 #include "fl_core/config/fields.h"
 #include "fl_core/ml/dataset.h"
 #include "fl_core/net/tls_context.h"
+#include "privacy/secagg/plan.h"
 
 namespace fl {
 
@@ -25,6 +26,14 @@ struct PrivacyDemand {
   std::optional<double> max_epsilon;
 };
 
+/// The secure aggregation that a device's owner wants from a server: a floor under the numbers of its plan.
+struct SecureAggregationDemand {
+  bool required = false;
+  SecAggPolicy policy;
+
+  void fields(Fields& f);
+};
+
 /// What client.json says. Paths are absolute once it was loaded.
 struct ClientConfig {
   std::string server;            ///< "host:port", "[::1]:7443"
@@ -36,6 +45,7 @@ struct ClientConfig {
   std::string state = "state";   ///< folder; empty: nothing is kept on disk, and a restart forgets
   ClientLimits limits;
   PrivacyDemand privacy;
+  SecureAggregationDemand secure_aggregation;
   bool tell_examples = false;
   bool exit_when_finished = false;
 

@@ -4,7 +4,7 @@
 
 namespace fl {
 
-DevicePrivacy::DevicePrivacy(const PrivacyPlan& plan, std::uint64_t parameters, std::uint64_t trainer_steps, NoiseKeys& keys)
+DevicePrivacy::DevicePrivacy(const PrivacyPlan& plan, std::uint64_t parameters, std::uint64_t trainer_steps, NoiseKeys& keys, bool summed)
     : keys_(keys), promise_(promise_of(plan, parameters)) {
   const std::string& randomness = plan.section.randomness;
   if ((randomness == "secure") != keys.is_secure()) {
@@ -17,7 +17,8 @@ DevicePrivacy::DevicePrivacy(const PrivacyPlan& plan, std::uint64_t parameters, 
   if (trainer_steps != promise_.setting().example_steps) {
     bad_value("privacy.example_steps", promise_.setting().example_steps, "the trainer's steps, " + std::to_string(trainer_steps) + ": the promise must count all of them");
   }
-  device_ = promise_.mechanism().device(promise_.setting(), promise_.noise_multiplier());
+  const Mechanism& mechanism = promise_.mechanism();
+  device_ = summed ? mechanism.summed_device(promise_.setting(), promise_.noise_multiplier()) : mechanism.device(promise_.setting(), promise_.noise_multiplier());
 }
 
 std::optional<ExampleNoise> DevicePrivacy::example_noise(std::uint32_t round, ClientId client) const {

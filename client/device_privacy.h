@@ -17,7 +17,8 @@ class DevicePrivacy {
   /// `parameters`: floats of the model. `trainer_steps`: Trainer::private_steps() of the plan's trainer. `keys` is borrowed. Throws
   /// ConfigError where this device cannot or must not keep the promise: a setting that the mechanism refuses, a trainer that does not
   /// belong to it or takes other steps than are counted, seeded noise where `keys` are secure, or the other way round.
-  DevicePrivacy(const PrivacyPlan& plan, std::uint64_t parameters, std::uint64_t trainer_steps, NoiseKeys& keys);
+  /// `summed`: under secure aggregation.
+  DevicePrivacy(const PrivacyPlan& plan, std::uint64_t parameters, std::uint64_t trainer_steps, NoiseKeys& keys, bool summed = false);
 
   const Promise& promise() const { return promise_; }
   /// ε of all planned rounds.
@@ -27,8 +28,8 @@ class DevicePrivacy {
 
   /// What the trainer must do to every example; nothing where the promise is about whole clients.
   std::optional<ExampleNoise> example_noise(std::uint32_t round, ClientId client) const;
-  /// Whether protect() adds noise, so that a delta without meaning (failed training) can leave as zeros.
-  bool adds_noise() const { return device_ != nullptr; }
+  /// Whether protect() does anything; then a delta without meaning (failed training) leaves as zeros, and nobody sees that it failed.
+  bool changes_delta() const { return device_ != nullptr; }
   /// Turns the delta (float[N], finite) in place into what may leave.
   void protect(std::span<float> delta, std::uint32_t round, ClientId client) const;
   /// Whether an answer is a release of its own, so that taking part costs this device's owner.

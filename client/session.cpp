@@ -43,6 +43,10 @@ ClientSession::ClientSession(const ClientKit& kit, ClientId client, std::vector<
 }
 
 std::optional<Message> ClientSession::handle(const Message& message, const std::function<bool()>& should_stop) {
+  if (message.type() == MessageType::secure_step) {
+    if (kit_.secure == nullptr) throw ProtocolError("a step of secure aggregation in a run without it");
+    return kit_.secure->answer(message);
+  }
   const Task task = parse_task(message, *kit_.model.layout());
   return task.kind == TaskKind::train ? train(task, should_stop) : evaluate(task, should_stop);
 }
@@ -53,14 +57,15 @@ Message ClientSession::fail(const Task& task, const std::string& reason) const {
 }
 
 Message ClientSession::train(const Task& task, const std::function<bool()>& should_stop) {
+  if (kit_.secure && kit_.secure->masked(task.round)) return kit_.secure->refuse(task);
   const auto global = weights_of(task);
   const auto local = kit_.model.weights();
   std::memcpy(local.data(), global.data(), global.size_bytes());
   TrainingJob job{kit_.model, global, kit_.data, training_, kit_.seed, task.round, client_, should_stop};
   if (kit_.privacy) job.example_noise = kit_.privacy->example_noise(task.round, client_);
   TrainingResult result = kit_.trainer.fit(job);
-  // Where the device adds noise, whether training failed is hidden as well: a failure moves nothing.
-  const bool hidden = kit_.privacy && kit_.privacy->adds_noise();
+  // Where the device protects its delta, whether training failed is hidden as well: a failure moves nothing.
+  const bool hidden = kit_.privacy && kit_.privacy->changes_delta();
   if (result.diverged && !hidden) {
     return fail(task, "the loss is no longer a finite number after " + std::to_string(result.steps) + " steps; lower trainer.learning_rate or set trainer.clip_norm");
   }
@@ -74,19 +79,32 @@ Message ClientSession::train(const Task& task, const std::function<bool()>& shou
     result.metrics = {};
     result.steps = 0;
   }
+  const std::uint32_t weight = update_weight(training_.size(), kit_.weight_cap, kit_.uniform_weight || kit_.privacy != nullptr);
   Rng rng(kit_.seed, Purpose::codec, task.round, client_);
+  if (kit_.secure) return answer_securely(task, result, weight, rng);
   const UpdateHeader header{task.round,
                             task.model_version,
                             task.fingerprint,
-                            update_weight(training_.size(), kit_.weight_cap, kit_.uniform_weight || kit_.privacy != nullptr),
+                            weight,
                             result.steps,
                             result.metrics,
                             kit_.codec_name};
   return encode_update(header, SharedBuffer(kit_.codec.encode(local, rng)));
 }
 
+/// What would be sent goes into the sum instead: a codec that loses something loses the same.
+Message ClientSession::answer_securely(const Task& task, const TrainingResult& result, std::uint32_t weight, Rng& rng) {
+  const auto delta = kit_.model.weights();
+  const Bytes encoded = kit_.codec.encode(delta, rng);
+  if (kit_.codec.view(encoded.span(), delta.size()).empty()) kit_.codec.decode(encoded.span(), delta);
+  SecureTotals totals{weight, static_cast<std::uint64_t>(result.metrics.examples), result.steps, static_cast<std::uint64_t>(std::max<std::int64_t>(0, result.metrics.loss_units))};
+  return kit_.secure->begin(task, delta, totals);
+}
+
 Message ClientSession::evaluate(const Task& task, const std::function<bool()>& should_stop) {
-  if (kit_.privacy) return encode_failure(task.round, "client " + std::to_string(client_) + ": measurements on its examples would break the privacy promise");
+  if (kit_.privacy || kit_.secure) {
+    return encode_failure(task.round, "client " + std::to_string(client_) + ": measurements on its examples would break the promise of " + (kit_.privacy ? "privacy" : "secure aggregation"));
+  }
   const auto global = weights_of(task);
   std::memcpy(kit_.model.weights().data(), global.data(), global.size_bytes());
   Evaluation sums;

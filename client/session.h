@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "client/device_privacy.h"
+#include "client/secure_session.h"
 #include "client/trainer/trainer.h"
 #include "fl_core/codec/codec.h"
 #include "fl_core/wire/message.h"
@@ -24,6 +25,7 @@ struct ClientKit {
   bool uniform_weight = false;     ///< every update weighs the same, instead of by examples
   std::int64_t weight_cap = 65535; ///< examples that a client may count for
   const DevicePrivacy* privacy = nullptr;  ///< under a promise: nothing leaves but what it lets through
+  SecureSession* secure = nullptr;         ///< this client's; under secure aggregation: nothing leaves but through it
 };
 
 /// The client's half of the protocol as a pure function: message in, answer out. No sockets, no clock, no thread of its own;
@@ -40,6 +42,7 @@ class ClientSession {
  private:
   Message fail(const Task& task, const std::string& reason) const;
   Message train(const Task& task, const std::function<bool()>& should_stop);
+  Message answer_securely(const Task& task, const TrainingResult& result, std::uint32_t weight, Rng& rng);
   Message evaluate(const Task& task, const std::function<bool()>& should_stop);
 
   ClientKit kit_;

@@ -115,7 +115,8 @@ std::optional<StoredAnswer> StateFolder::read_answer(const fs::path& path) const
     answer.run = stored.at("run").get<std::string>();
     answer.request = stored.at("request").get<std::uint64_t>();
     const auto type = stored.at("type").get<unsigned>();
-    answer.type = type == static_cast<unsigned>(MessageType::failed) ? MessageType::failed : MessageType::update;
+    if (type != static_cast<unsigned>(MessageType::failed) && type != static_cast<unsigned>(MessageType::update)) return std::nullopt;
+    answer.type = static_cast<MessageType>(type);
     answer.round = stored.at("round").get<std::uint32_t>();
     auto header = from_hex(stored.at("header").get<std::string>());
     const auto digest = from_hex(stored.at("sha256").get<std::string>());
@@ -160,6 +161,7 @@ std::vector<StoredAnswer> StateFolder::load_answers() {
 }
 
 void StateFolder::keep_answer(StoredAnswer& answer, const SharedBuffer& body) {
+  FL_CHECK(answer.type == MessageType::update || answer.type == MessageType::failed, "an answer that must not be on disk");
   answer.body = reference_to(body.span());
   if (folder_.empty()) {
     bodies_[answer.key] = body;
@@ -231,13 +233,14 @@ void StateFolder::drop_other_parts(const BlobReference& reference) const {
   }
 }
 
-std::shared_ptr<PartialBlob> StateFolder::open_part(const BlobReference& reference) {
-  if (part_ && part_->reference() == reference) return part_;
+std::shared_ptr<PartialBlob> StateFolder::open_part(const BlobReference& reference, bool keep) {
+  if (part_ && part_->reference() == reference && part_->keep_ == keep) return part_;
   part_.reset();
   // Two models must not be held for the sake of one that is no longer asked for.
-  newest_ = {};
+  if (keep) newest_ = {};
   auto part = std::make_shared<PartialBlob>(reference);
-  if (!folder_.empty()) {
+  part->keep_ = keep;
+  if (keep && !folder_.empty()) {
     drop_other_parts(reference);
     const fs::path path = blob_path(reference).string() + ".part";
     part->file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -279,6 +282,7 @@ std::optional<SharedBuffer> StateFolder::finish(const std::shared_ptr<PartialBlo
     if (on_disk) remove_quietly(path.string() + ".part");
     return std::nullopt;
   }
+  if (!part->keep_) return SharedBuffer(part, part->bytes());
   if (on_disk) {
     std::error_code ignored;  // a file that cannot be renamed is only not cached
     fs::rename(path.string() + ".part", path, ignored);

@@ -16,7 +16,8 @@
 
 namespace fl {
 
-/// A finished answer and what it answers. It is on disk before it is offered to the server, and until the server has settled it.
+/// A finished answer and what it answers. It is on disk before it is offered to the server, and until the server has settled it;
+/// answers of secure aggregation never are.
 struct StoredAnswer {
   std::string key;            ///< of the task, 64 hex digits
   std::string run;            ///< identity of the run
@@ -49,6 +50,7 @@ class PartialBlob {
   Sha256 hash_;
   std::uint64_t stored_ = 0;  ///< hashed and written
   int file_ = -1;             ///< -1: kept in memory only
+  bool keep_ = true;
 };
 
 /// What a deployed client keeps between rounds, connections and restarts: the plan, blobs by their hash, answers not yet settled.
@@ -59,6 +61,7 @@ class PartialBlob {
 ///   blobs/SHA256       whole blobs, hash-checked; the oldest go when there are more than cache_bytes
 ///   blobs/SHA256.part  the beginning of the blob that is being fetched
 ///   participations.json  updates let out under each privacy promise
+///   masked_rounds.json  newest round of each run in which a masked update was let out
 ///   pending/KEY.json   an answer; KEY.body beside it is its body, written first
 class StateFolder {
  public:
@@ -71,13 +74,16 @@ class StateFolder {
   /// Where a ParticipationLog belongs; empty in memory.
   std::filesystem::path participations_file() const { return folder_.empty() ? std::filesystem::path() : folder_ / "participations.json"; }
 
+  /// Where MaskedRounds belong; empty in memory.
+  std::filesystem::path masked_rounds_file() const { return folder_.empty() ? std::filesystem::path() : folder_ / "masked_rounds.json"; }
+
   /// The plan's text; empty for none.
   std::string load_plan() const;
   void store_plan(const std::string& text);
 
   /// Answers in order of their rounds. Files that are damaged or half written are removed.
   std::vector<StoredAnswer> load_answers();
-  /// Durable when it returns. Fills in answer.body.
+  /// Durable when it returns. Fills in answer.body. REQUIRES: an update or a failure.
   void keep_answer(StoredAnswer& answer, const SharedBuffer& body);
   /// The body of a kept answer, hash-checked. Throws IoError when it is gone or damaged; then the answer was forgotten.
   SharedBuffer load_body(const StoredAnswer& answer);
@@ -85,9 +91,9 @@ class StateFolder {
 
   /// A whole blob that is held, hash-checked.
   std::optional<SharedBuffer> find_blob(const BlobReference& reference);
-  /// Begins or goes on with a blob; `received` says how much is there. Parts of other blobs are dropped. May throw
-  /// std::bad_alloc: callers bound the size.
-  std::shared_ptr<PartialBlob> open_part(const BlobReference& reference);
+  /// Begins or goes on with a blob; `received` says how much is there. Parts of other blobs are dropped. Without `keep` it never
+  /// reaches the disk and is not found again once it is finished. May throw std::bad_alloc: callers bound the size.
+  std::shared_ptr<PartialBlob> open_part(const BlobReference& reference, bool keep = true);
   /// Hashes and writes what was received since. Returns what the disk complained about, once; the blob is then kept in memory only.
   std::string append(PartialBlob& part);
   /// REQUIRES: everything was received. The blob, or nothing when its hash is wrong: then the part is dropped.

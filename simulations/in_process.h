@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "fl_core/transport/transport.h"
 #include "simulations/device_model/device_model.h"
 #include "simulations/partition/partitioner.h"
+#include "simulations/update_sum.h"
 
 namespace fl {
 
@@ -35,12 +37,44 @@ struct InProcessParts {
   std::function<bool()> should_stop;  ///< polled by trainers and by wait()
 };
 
+/// What came of a job.
+struct JobResult {
+  std::optional<Message> answer;
+  std::optional<std::uint64_t> summed_bytes;  ///< the answer's body is in the sum of updates, and had so many bytes
+  std::exception_ptr error;
+};
+
+/// A job that a worker of another process runs.
+struct LentJob {
+  std::uint64_t ticket = 0;
+  ClientId client = 0;
+  Message task;
+  bool sums = false;       ///< its update may be added up where it is made
+  std::int64_t cost = 1;   ///< examples to train on
+};
+
+/// Workers of other processes, which take jobs from a transport with lend() and give_back(). No call blocks, but for gather().
+class Elsewhere {
+ public:
+  virtual ~Elsewhere() = default;
+  /// There may be jobs to lend. Any thread.
+  virtual void jobs_changed() = 0;
+  /// Nobody waits any more for the jobs of this round that were lent.
+  virtual void withdraw(std::uint32_t round) = 0;
+  /// The round's sum over all processes, with `ours` in it; valid until the next call.
+  virtual PartialSum gather(const ExactSum& ours) = 0;
+};
+
 /// Transport over a pool of threads in virtual time. A task becomes a job when it is sent; a worker lends its model to the
 /// virtual client and runs the client session on it. Arrivals come in order of (virtual time, order of sending), so what a
 /// deadline cuts off, and all else, is the same for any number of workers.
 ///
 /// Jobs are started in the order in which they will arrive and only a few beyond the first undelivered one, so memory is
 /// workers × model however large the cohort is.
+///
+/// Where updates are summed on their way (sum_updates()), nothing of them is kept, so jobs are started with the longest first: it is known
+/// when they are sent which of them arrive in time. Of such jobs a worker takes several at once where they are short: their clients then
+/// cost microseconds.
 class InProcess final : public Transport {
  public:
   InProcess(InProcessParts parts, std::size_t workers);
@@ -50,16 +84,48 @@ class InProcess final : public Transport {
   void send(ClientId client, const Message& message) override;
   std::optional<Arrival> wait(Seconds deadline) override;
   void close_round(std::uint32_t round) override;
+  std::optional<PartialSum> take_sum() override;
   Seconds now() const override { return now_; }
 
   /// Every client keeps a privacy promise from now on; each worker makes its own part. REQUIRES: nothing was sent yet.
   void protect(std::function<std::unique_ptr<DevicePrivacy>()> make) { make_privacy_ = std::move(make); }
+  /// Updates are aggregated securely from now on: `make` gives a client's part, which lives until the next round. `input_bytes`: of a
+  /// masked update. REQUIRES: nothing was sent yet.
+  void aggregate_securely(std::function<std::unique_ptr<SecureSession>(ClientId)> make, std::uint64_t input_bytes);
+  /// Updates that arrive in time are added up by the workers that made them. REQUIRES: the engine takes sums (Run::takes_sums()).
+  void sum_updates(std::size_t parameters, std::uint64_t max_updates, int bound_bits) { sum_.emplace(parts_.codec, parameters, max_updates, bound_bits); }
   /// Sets the clock of a resumed run. REQUIRES: nothing was sent yet.
   void start_at(Seconds time) { now_ = time; }
 
   /// Runs action(worker, i) for i in [0, count) on the workers and waits. Rethrows what an action throws; throws Interrupted
   /// when asked to stop, with some actions not run.
   void for_each(std::size_t count, const std::function<void(Worker&, std::size_t)>& action);
+
+  /// From now on so many workers of other processes take jobs as well. `elsewhere` is borrowed; null: no longer.
+  void share_with(Elsewhere* elsewhere, std::size_t workers);
+  /// The next job for the place with this number (from 1; 0 is this process), if there is one that may be started; `only_sums`: that keeps no
+  /// memory here. A client under secure aggregation stays at its place for a round. Any thread, like all of the following.
+  std::optional<LentJob> lend(std::size_t place, bool only_sums);
+  /// The result of a lent job; one that nobody waits for any more is dropped.
+  void give_back(std::uint64_t ticket, JobResult result);
+  /// The jobs that wait to be started.
+  struct Backlog {
+    std::size_t jobs = 0;
+    std::int64_t cost = 0;
+  };
+  Backlog backlog();
+  /// Makes wait() throw this.
+  void fail(std::exception_ptr error);
+
+  /// The other side of lend(): runs `action` on a worker, after all that was posted before. It must not throw.
+  void post(std::function<void(Worker&)> action);
+  /// What a worker makes of a task; `sums` as in LentJob. A train task of a new round forgets the sum of the one before.
+  JobResult run_task(Worker& worker, ClientId client, const Message& task, bool sums, const std::atomic<bool>& withdrawn);
+  void begin_round(std::uint32_t round);
+  /// What this process added up. REQUIRES: no update of the round is being made.
+  const ExactSum& our_sum() const { return sum_.value().total(); }
+  /// Throws what kept a worker from starting.
+  void check_workers();
 
  private:
   enum class State : std::uint8_t { queued, running, done };
@@ -69,19 +135,28 @@ class InProcess final : public Transport {
     std::optional<Message> task;
     bool leaves = false;
     bool closed = false;
+    bool sums = false;
+    std::int64_t cost = 1;
     bool held = false;  ///< its worker's result waits to be delivered (or is being made): counts against the window
     State state = State::queued;
     std::shared_ptr<std::atomic<bool>> withdrawn;
-    std::optional<Message> answer;
-    std::exception_ptr error;
+    JobResult result;
   };
   using Key = std::pair<Seconds, std::uint64_t>;  // arrival time, order of sending
+  using Entry = std::pair<const Key, Job>;
 
+  std::int64_t examples_of(ClientId client) const;
+  DeviceBehaviour behaviour_of(ClientId client, const Message& message) const;
+  SecureSession* secure_session(ClientId client);
   void work();
-  Job* next_job();
+  Entry* next_job(std::size_t place);
+  void take(Entry& entry, std::size_t place);
+  void finish(Job& job, JobResult result);
   /// The job holds no result any more, so others may start.
   void release(Job& job);
-  void run_job(Worker& worker, Job& job, std::unique_lock<std::mutex>& lock);
+  /// Takes `first` and those that the same worker runs before it comes back.
+  void take_share(Entry& first, std::vector<Entry*>& share);
+  void run_jobs(Worker& worker, const std::vector<Entry*>& jobs, std::unique_lock<std::mutex>& lock);
   std::optional<Message> answer(Worker& worker, ClientId client, const Message& task, const std::atomic<bool>& withdrawn);
   Arrival deliver(std::map<Key, Job>::iterator first, std::unique_lock<std::mutex>& lock);
 
@@ -89,12 +164,25 @@ class InProcess final : public Transport {
   DeviceModel devices_;
   std::string codec_name_;
   std::function<std::unique_ptr<DevicePrivacy>()> make_privacy_;
+  std::function<std::unique_ptr<SecureSession>(ClientId)> make_secure_;
+  std::uint64_t secure_input_bytes_ = 0;
+  std::uint32_t round_ = 0;                                          ///< of the sessions and of the sum
+  std::map<ClientId, std::unique_ptr<SecureSession>> secure_;        ///< guarded by mutex_; each is used by one job at a time
+  std::uint32_t closed_ = 0;                                         ///< the newest round that was closed
+  std::map<ClientId, std::size_t> homes_;                            ///< of sessions: where the client's job of this round ran
+  std::optional<UpdateSum> sum_;
+  Elsewhere* elsewhere_ = nullptr;
+  bool announced_ = true;             ///< whether elsewhere_ knows of all jobs
   std::unique_ptr<Trainer> planner_;  ///< answers examples_for() when a job is sent
 
   std::mutex mutex_;
   std::condition_variable work_ready_;
   std::condition_variable result_ready_;
   std::map<Key, Job> jobs_;
+  std::set<std::pair<std::int64_t, Key>> longest_;   ///< queued jobs that sum, by falling cost (as a negative number)
+  std::size_t queued_ = 0;                           ///< queued jobs that do not
+  std::int64_t queued_cost_ = 0;                     ///< of both
+  std::map<std::uint64_t, Key> lent_;                ///< by ticket
   std::deque<std::function<void(Worker&)>> actions_;
   std::size_t held_ = 0;
   std::size_t window_;

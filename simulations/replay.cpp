@@ -187,7 +187,9 @@ RecordedRun read_recorded_run(const fs::path& folder) {
 Experiment replay_experiment(const RecordedRun& recorded) {
   Experiment experiment = parse_experiment(recorded.experiment, (recorded.folder / "experiment.json").string());
   experiment.rounds = static_cast<std::int64_t>(recorded.rounds.size());
-  if (!experiment.privacy) experiment.round.cohort = 1;  // unused: the record says who was asked; a promise divides by it
+  // The sum has the bits of one that the server adds up itself, unless values were rounded for it.
+  if (experiment.secure_aggregation && !experiment.secure_aggregation->value_bits) experiment.secure_aggregation.reset();
+  if (!experiment.privacy && !experiment.secure_aggregation) experiment.round.cohort = 1;  // unused: the record says who was asked; a promise divides by it
   if (experiment.privacy && experiment.privacy->randomness == "secure") {
     throw ConfigError(recorded.folder.string() + ": its noise came from the operating system and was not kept, so no other run can give the same model; "
                       "only runs with \"privacy.randomness\": \"seeded\" can be replayed");

@@ -10,13 +10,18 @@
 #include "fl_core/base/file.h"
 #include "fl_core/base/percentile.h"
 #include "fl_core/config/json_reader.h"
-#include "privacy/noise/seeded/seeded_noise_keys.h"
+#include "fl_core/config/plan.h"
 #include "simulations/in_process.h"
+#include "simulations/mpi/cluster.h"
+#include "simulations/simulated_enrolment.h"
+#include "simulations/virtual_clients.h"
 
 namespace fl {
 namespace {
 
 constexpr std::size_t kClientsInReport = 50;
+/// What a power cut may take of a run: it would come to the same bits again.
+constexpr Seconds kSecondsAtRisk = 1;
 constexpr std::uint64_t kSizesLookedAt = 10'000;
 
 std::uint64_t seed_of(const Experiment& experiment) { return static_cast<std::uint64_t>(experiment.seed); }
@@ -33,19 +38,26 @@ class Simulation {
         in_process_(InProcessParts{experiment(), *prepared.partition, *prepared.data.train, *codec_, [this] { return make_worker(); }, options.should_stop},
                     options.workers) {}
 
+  ~Simulation() {
+    if (options_.cluster != nullptr) options_.cluster->leave();
+  }
+
   nlohmann::json run() {
+    if (!experiment().privacy) folder_.sync_every(kSecondsAtRisk);
     const auto initial = prepared_.model->make(seed_of(experiment()));
     ParameterVector start(initial->layout());
     std::copy(initial->weights().begin(), initial->weights().end(), start.values().begin());
     if (options_.max_updates) folder_.store().set_meta("max_updates", std::to_string(*options_.max_updates));
     if (options_.privacy_noise) folder_.store().set_meta("privacy_noise", *options_.privacy_noise);
     std::unique_ptr<PrivacyGuard> privacy = make_guard(start.layout());
+    std::unique_ptr<SecureCollector> secure = make_secure(start.layout()->size(), privacy.get());
     RunParts parts(experiment(), folder_, options_.transport ? options_.transport(in_process_) : in_process_, std::move(start));
     parts.population = prepared_.partition->clients();
     parts.data_fingerprint = prepared_.data.train->fingerprint() + prepared_.data.test->fingerprint();
     if (options_.sampler) parts.sampler = options_.sampler();
     if (options_.versions != nullptr) parts.facts = *options_.versions;
-    parts.facts["workers"] = options_.workers;
+    parts.facts["workers"] = options_.cluster ? options_.cluster->workers() : options_.workers;
+    if (options_.cluster) parts.facts["ranks"] = options_.cluster->ranks();
     parts.how_to_go_on = "fl resume " + folder_.path().string();
     parts.evaluate = [this](const ParameterVector& global) { return evaluate(global); };
     parts.on_round = options_.on_round;
@@ -53,13 +65,20 @@ class Simulation {
     parts.set_clock = [this](Seconds time) { in_process_.start_at(time); };
     parts.should_stop = options_.should_stop;
     parts.privacy = privacy.get();
+    parts.secure = secure.get();
     Run run(std::move(parts));
+    // A transport around this one wants to see the updates.
+    const bool sums = run.takes_sums() && !options_.transport;
+    if (sums) in_process_.sum_updates(initial->layout()->size(), max_updates(), bound_bits());
+    if (options_.cluster) start_cluster(sums, initial->layout()->size(), privacy.get());
     write_file_atomically(folder_.path() / "partition.json", describe_partition(*prepared_.partition, *prepared_.data.train, kClientsInReport).dump() + "\n");
     return run.run();
   }
 
  private:
   const Experiment& experiment() const { return prepared_.experiment; }
+  std::uint64_t max_updates() { return std::stoull(folder_.store().meta("max_updates").value()); }
+  int bound_bits() const { return static_cast<int>(experiment().round.update_bound_bits); }
 
   Worker make_worker() {
     if (options_.worker_setup) options_.worker_setup();
@@ -68,25 +87,49 @@ class Simulation {
 
   std::unique_ptr<PrivacyGuard> make_guard(const SharedLayout& layout) {
     if (!experiment().privacy) return nullptr;
-    if (experiment().privacy->randomness == "seeded") {
-      keys_ = std::make_unique<SeededNoiseKeys>(seed_of(experiment()));
-    } else {
-      keys_ = std::make_unique<SecureNoiseKeys>();
-    }
+    keys_ = noise_keys_of(experiment());
     auto guard = std::make_unique<PrivacyGuard>(PrivacyGuardParts{experiment(), folder_, *keys_, layout, prepared_.partition->clients()});
     if (options_.on_promise) options_.on_promise(guard->promise());
-    const PrivacyPlan plan = guard->promise().plan();
-    const std::uint64_t steps = trainers().create(experiment().trainer, "trainer")->private_steps();
-    in_process_.protect([this, plan, steps, size = layout->size()] { return std::make_unique<DevicePrivacy>(plan, size, steps, *keys_); });
+    keep_promise(in_process_, experiment(), guard->promise().plan(), layout->size(), *keys_);
     return guard;
   }
 
+  std::unique_ptr<SecureCollector> make_secure(std::uint64_t parameters, const PrivacyGuard* privacy) {
+    if (!experiment().secure_aggregation) return nullptr;
+    const auto sampler = options_.sampler ? options_.sampler() : samplers().create(experiment().sampler, "sampler");
+    const std::uint64_t most = max_updates_of(experiment(), *sampler, prepared_.partition->clients(), folder_.store());
+    const SecureSetup setup = secure_setup_of(experiment(), privacy ? &privacy->promise() : nullptr, most, parameters);
+    const auto judge = std::make_shared<const EverybodyIsEnrolled>();
+    aggregate_securely(in_process_, experiment(), setup, judge, masking_keys_);
+    return make_collector(experiment(), setup, kSimulatedRun, judge);
+  }
+
+  /// The other ranks build what their workers need from the experiment and from this.
+  void start_cluster(bool takes_sums, std::size_t parameters, const PrivacyGuard* privacy) {
+    ClusterRun run;
+    run.sums = takes_sums;
+    run.parameters = parameters;
+    run.max_updates = max_updates();
+    run.bound_bits = bound_bits();
+    if (privacy) {
+      ClientPlan plan = plan_of(experiment(), prepared_.data.train->shape());
+      plan.privacy = privacy->promise().plan();
+      run.plan = plan_text(plan);
+    }
+    options_.cluster->start(in_process_, run);
+  }
+
   Evaluation evaluate(const ParameterVector& global) {
-    const std::size_t size = prepared_.data.test->size();
-    std::vector<Evaluation> sums(evaluation_parts(size));
-    in_process_.for_each(sums.size(), [&](Worker& worker, std::size_t i) {
+    const std::size_t parts = evaluation_parts(prepared_.data.test->size());
+    const auto measure = [&](std::size_t first, std::size_t count) { return evaluate_parts(global, first, count); };
+    return options_.cluster ? options_.cluster->evaluate(global, parts, measure) : measure(0, parts);
+  }
+
+  Evaluation evaluate_parts(const ParameterVector& global, std::size_t first, std::size_t count) {
+    std::vector<Evaluation> sums(count);
+    in_process_.for_each(count, [&](Worker& worker, std::size_t i) {
       std::copy(global.values().begin(), global.values().end(), worker.model->weights().begin());
-      sums[i] = evaluate_part(*worker.model, *prepared_.data.test, i);
+      sums[i] = evaluate_part(*worker.model, *prepared_.data.test, first + i);
     });
     Evaluation all;
     for (const Evaluation& one : sums) all.merge(one);
@@ -98,6 +141,7 @@ class Simulation {
   RunFolder folder_;
   std::unique_ptr<Codec> codec_;
   std::unique_ptr<NoiseKeys> keys_;
+  SecureNoiseKeys masking_keys_;  ///< masks leave no trace in a sum, so they need not follow from the seed
   InProcess in_process_;
 };
 

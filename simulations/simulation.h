@@ -17,6 +17,7 @@
 
 namespace fl {
 
+class Cluster;
 class InProcess;
 class Promise;
 
@@ -40,6 +41,7 @@ struct SimulationOptions {
   std::function<void(const RoundReport&)> on_round;
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
   std::function<bool()> should_stop;   ///< called from several threads at a time
+  Cluster* cluster = nullptr;          ///< of a run on several ranks, which have loaded the experiment; `workers` are then this rank's
   /// For a replay: a transport around the simulated one, another sampler, and the recorded run's scale of the exact sum.
   std::function<Transport&(InProcess&)> transport;
   std::function<std::unique_ptr<Sampler>()> sampler;
@@ -49,7 +51,7 @@ struct SimulationOptions {
 
 /// Runs (or goes on with) a federation in this process and writes the run folder: experiment.json, journal.db, blobs/,
 /// metrics.jsonl, model.safetensors, partition.json, run.json. Returns run.json as Run::run() does, and `workers`.
-/// The model's bits do not depend on `workers`. Throws Interrupted and TrainingError after run.json was written, and
+/// The model's bits do not depend on `workers` or ranks. Throws Interrupted and TrainingError after run.json was written, and
 /// IoError; what was committed before is safe.
 nlohmann::json run_simulation(const Prepared& prepared, const SimulationOptions& options);
 

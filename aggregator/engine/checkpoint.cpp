@@ -22,6 +22,48 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// The journal's name for the number of the newest round that a power cut cannot take.
+constexpr const char* kSyncedRound = "synced_round";
+
+void write_all(int file, std::span<const std::byte> bytes, const fs::path& path) {
+  for (std::size_t done = 0; done < bytes.size();) {
+    const ssize_t put = ::write(file, bytes.data() + done, bytes.size() - done);
+    if (put >= 0) done += static_cast<std::size_t>(put);
+    else if (errno != EINTR) fail_writing("write", path, errno);
+  }
+}
+
+/// A file or folder that is open until the end of the scope.
+class Open {
+ public:
+  Open(const fs::path& path, int flags) : file_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+    if (file_ < 0) fail_writing("open", path, errno);
+  }
+  ~Open() { ::close(file_); }
+  Open(const Open&) = delete;
+  Open& operator=(const Open&) = delete;
+  int get() const { return file_; }
+
+ private:
+  int file_;
+};
+
+/// Like write_file_atomically(), for a process that dies and not for a power cut.
+void write_file_soon(const fs::path& path, std::span<const std::byte> bytes) {
+  fs::path temporary = path;
+  temporary += ".partial";
+  {
+    const Open file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+    write_all(file.get(), bytes, path);
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) fail_writing("rename", path, errno);
+}
+
+void wait_for_disk(const fs::path& path, int flags) {
+  const Open file(path, flags);
+  if (::fsync(file.get()) != 0) fail_writing("flush", path, errno);
+}
+
 /// The process that wrote its number into a lock file, as text.
 std::string holder_of(int lock) {
   std::array<char, 16> text{};
@@ -86,9 +128,37 @@ std::string RunFolder::commit(CommittedRound round, const RoundReport& report, s
   stepped("round committed");
   publish_model(round.model_sha256);
   stepped("model published");
+  if (sync_every_ && std::chrono::steady_clock::now() >= next_sync_) sync();
   remove_old_blobs();
   stepped("old blobs removed");
   return round.model_sha256;
+}
+
+void RunFolder::sync_every(Seconds seconds) {
+  FL_CHECK(ledger_.empty(), "a run with a privacy ledger waits for the disk");
+  sync_every_ = seconds;
+  sync();
+  store_->wait_for_disk(false);
+}
+
+void RunFolder::sync() {
+  if (!sync_every_) return;
+  const std::optional<CommittedRound> last = store_->last_round();
+  if (!last) return;
+  store_->wait_for_disk(true);
+  sync(*last);
+  store_->wait_for_disk(false);
+  synced_ = last;
+  using Clock = std::chrono::steady_clock;
+  next_sync_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*sync_every_));
+}
+
+/// First what the journal names, then the journal.
+void RunFolder::sync(const CommittedRound& round) {
+  wait_for_disk(blob_path(round.model_sha256), O_RDONLY);
+  if (round.state_sha256) wait_for_disk(blob_path(*round.state_sha256), O_RDONLY);
+  wait_for_disk(path_ / "blobs", O_RDONLY | O_DIRECTORY);
+  store_->set_meta(kSyncedRound, std::to_string(round.round));
 }
 
 void RunFolder::charge(nlohmann::json charge) {
@@ -173,9 +243,10 @@ void RunFolder::check_unused() const {
 }
 
 void RunFolder::recover() {
-  const std::optional<CommittedRound> last = store_->last_round();
+  const std::optional<CommittedRound> last = newest_whole_round();
   if (!last) return;  // it died before its first model was saved: there is nothing to put right
   read_blob(last->model_sha256);
+  if (store_->meta(kSyncedRound)) sync(*last);
   publish_model(last->model_sha256);
   remove_old_blobs();
   std::string lines;
@@ -183,11 +254,36 @@ void RunFolder::recover() {
   write_file_atomically(path_ / "metrics.jsonl", lines);
 }
 
+bool RunFolder::is_whole(const CommittedRound& round) const {
+  try {
+    read_blob(round.model_sha256);
+    if (round.state_sha256) read_blob(*round.state_sha256);
+    return true;
+  } catch (const ConfigError&) {
+    return false;
+  }
+}
+
+/// The newest round, or the one that a power cut left: it may have taken blobs of rounds since the last sync(), and those are forgotten.
+std::optional<CommittedRound> RunFolder::newest_whole_round() {
+  std::optional<CommittedRound> last = store_->last_round();
+  const std::optional<std::string> synced = store_->meta(kSyncedRound);
+  if (!last || !synced) return last;
+  for (CommittedRound& round : store_->newest_rounds(last->round - std::stoull(*synced) + 1)) {
+    if (!is_whole(round)) continue;
+    if (round.round != last->round) store_->forget_rounds_after(round.round);
+    return std::move(round);
+  }
+  return last;
+}
+
 std::string RunFolder::write_blob(std::span<const std::byte> bytes) {
   const std::string sha256 = sha256_hex(bytes);
   const fs::path path = blob_path(sha256);
   std::error_code absent;
-  if (fs::file_size(path, absent) != bytes.size() || absent) write_file_atomically(path, bytes);
+  const bool there = fs::file_size(path, absent) == bytes.size() && !absent;
+  if (!there && sync_every_) write_file_soon(path, bytes);
+  if (!there && !sync_every_) write_file_atomically(path, bytes);
   return sha256;
 }
 
@@ -206,7 +302,9 @@ void RunFolder::publish_model(const std::string& sha256) {
 
 void RunFolder::remove_old_blobs() {
   std::set<std::string> keep;
-  for (const CommittedRound& round : store_->newest_rounds(2)) {
+  std::vector<CommittedRound> needed = store_->newest_rounds(2);
+  if (synced_) needed.push_back(*synced_);
+  for (const CommittedRound& round : needed) {
     keep.insert(round.model_sha256);
     if (round.state_sha256) keep.insert(*round.state_sha256);
   }
@@ -221,16 +319,8 @@ void RunFolder::remove_old_blobs() {
 void RunFolder::append_metrics(const RoundReport& report) {
   const fs::path path = path_ / "metrics.jsonl";
   const std::string line = to_json(report).dump() + "\n";
-  const int file = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-  if (file < 0) fail_writing("open", path, errno);
-  int error = 0;
-  for (std::size_t done = 0; done < line.size() && error == 0;) {
-    const ssize_t put = ::write(file, line.data() + done, line.size() - done);
-    if (put >= 0) done += static_cast<std::size_t>(put);
-    else if (errno != EINTR) error = errno;
-  }
-  ::close(file);
-  if (error != 0) fail_writing("write", path, error);
+  const Open file(path, O_WRONLY | O_APPEND | O_CREAT);
+  write_all(file.get(), std::as_bytes(std::span(line)), path);
 }
 
 void RunFolder::stepped(const char* step) const {

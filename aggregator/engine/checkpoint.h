@@ -1,10 +1,12 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +29,8 @@ enum class RunFolderMode : std::uint8_t {
 /// Crash anywhere: blobs are on disk before the journal names them, and one transaction makes a round the newest, so after
 /// kill -9 or a full disk at any instant the run is at version k or k + 1. `model.safetensors` and `metrics.jsonl` follow
 /// from the journal and are put right when the folder is opened again. The engine's thread alone calls it.
+///
+/// The same holds after a power cut, unless sync_every() was said: then the run is at a version since the last sync().
 class RunFolder {
  public:
   /// create: makes the folder and puts `experiment` into experiment.json before anything else, so that a run that dies
@@ -40,6 +44,12 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   Store& store() { return *store_; }
+
+  /// From now on commits do not wait for the disk, but for one every so many seconds of real time, which is a sync(). Only for a run that
+  /// nobody else keeps an account of: no clients that had receipts, no privacy ledger.
+  void sync_every(Seconds seconds);
+  /// Waits until all that was committed is on disk. Does nothing where every commit waits.
+  void sync();
 
   /// Makes a round durable: blobs, then the journal, then model.safetensors; removes blobs that neither this round nor the
   /// one before needs. `model` is the safetensors file of the weights, `state` that of the server state (empty for none);
@@ -67,6 +77,9 @@ class RunFolder {
   void recover();
   void check_ledger();
   void write_head();
+  void sync(const CommittedRound& round);
+  bool is_whole(const CommittedRound& round) const;
+  std::optional<CommittedRound> newest_whole_round();
   std::string write_blob(std::span<const std::byte> bytes);
   void publish_model(const std::string& sha256);
   void remove_old_blobs();
@@ -78,6 +91,9 @@ class RunFolder {
   int lock_ = -1;
   std::unique_ptr<Store> store_;
   std::vector<LedgerEntry> ledger_;
+  std::optional<Seconds> sync_every_;            ///< nothing: every commit waits for the disk
+  std::optional<CommittedRound> synced_;         ///< the newest round that is on disk for sure, where not every one is
+  std::chrono::steady_clock::time_point next_sync_;
   StepWatcher watcher_;
 };
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "fl_core/base/error.h"
 #include "fl_core/params/kernels.h"
 #include "fl_core/wire/message.h"
 
@@ -21,6 +22,7 @@ std::size_t position_of(const std::vector<ClientId>& cohort, ClientId client) {
 struct RoundEngine::Progress {
   __extension__ using Wide = __int128;
   std::uint64_t accepted = 0;
+  std::uint64_t summed = 0;  ///< of these, those that the transport added up
   std::int64_t examples = 0;  ///< each claim is at most limits::kClientExamples
   Wide loss_units = 0;
 };
@@ -51,8 +53,15 @@ RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global,
   const auto cohort = choose_cohort(round);
   // Waiting until enough clients are there is not the round's time.
   const auto start = std::chrono::steady_clock::now();
+  if (parts_.secure) parts_.secure->begin({round, model_version, parts_.layout->fingerprint(), 1}, global.bytes());
   broadcast(TaskKind::train, round, model_version, global, cohort, report.bytes_down);
   collect(round, model_version, cohort, report);
+  if (parts_.secure) {
+    const auto sum = parts_.secure->finish(parts_.transport, report);
+    parts_.transport.close_round(round);
+    if (sum) add(*sum, report);
+    if (!parts_.secure->reason().empty()) last_reason_ = parts_.secure->reason();
+  }
   report.abandoned = !release(global, report);
   if (!report.abandoned) ++model_version;
   report.model_version = model_version;
@@ -108,6 +117,10 @@ void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std:
     report.cohort[place].outcome = judge(*arrival, version, progress, report);
   }
   parts_.transport.close_round(round);
+  if (const auto sum = parts_.transport.take_sum()) {
+    FL_CHECK(sum->terms == progress.summed, "the transport added up other updates than it delivered");
+    parts_.strategy.add_sum(sum->values, sum->terms, sum->weight);
+  }
   report.examples = progress.examples;
   if (progress.examples > 0) {
     report.training_loss =
@@ -118,33 +131,48 @@ void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std:
 Outcome RoundEngine::judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report) {
   if (arrival.kind != Arrival::Kind::message) return Outcome::left;
   const Message& message = *arrival.message;
-  report.bytes_up += message.size_bytes();
+  report.bytes_up += message.size_bytes() + arrival.summed_bytes.value_or(0);
   try {
     if (message.type() == MessageType::failed) {
       last_reason_ = parse_failure(message);
       return Outcome::failed;
     }
+    if (parts_.secure) return judge_advert(arrival, version, progress, report);
     const UpdateHeader header = parse_update_header(message);
     if (header.round != report.round || header.model_version != version) return Outcome::wrong_round;
     if (header.fingerprint != parts_.layout->fingerprint()) return Outcome::wrong_model;
     if (header.codec != parts_.experiment.codec.at("name").get<std::string>()) throw ProtocolError("encoded with the codec '" + header.codec + "'");
-    return fold(message, header, progress, report);
+    return fold(arrival, header, progress, report);
   } catch (const ProtocolError& error) {
     last_reason_ = "client " + std::to_string(arrival.client) + ": " + error.what();
     return Outcome::malformed;
   }
 }
 
-Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Progress& progress, RoundReport& report) {
-  const std::size_t floats = parts_.layout->size();
-  if (message.body().size() > parts_.codec.max_bytes(floats)) throw ProtocolError("the update is longer than the model");
-  std::span<const float> delta = parts_.codec.view(message.body().span(), floats);
-  if (delta.empty()) {
-    decoded_.resize(floats);
-    parts_.codec.decode(message.body().span(), decoded_);
-    delta = decoded_;
-  }
-  switch (add(delta, header.weight)) {
+/// Under secure aggregation the answer to the train task says only that there is an update. What else it may say is known after the sum.
+Outcome RoundEngine::judge_advert(const Arrival& arrival, std::uint32_t version, Progress& progress, const RoundReport& report) {
+  const SecureHeader header = parse_secure_header(*arrival.message);
+  if (header.round != report.round || header.model_version != version || header.step != 1) return Outcome::wrong_round;
+  if (header.fingerprint != parts_.layout->fingerprint()) return Outcome::wrong_model;
+  parts_.secure->add_advert(arrival.client, *arrival.message);
+  ++progress.accepted;
+  return Outcome::accepted;
+}
+
+void RoundEngine::add(const SecureSum& sum, RoundReport& report) {
+  ServerMechanism* mechanism = parts_.privacy ? parts_.privacy->server() : nullptr;
+  if (mechanism) return mechanism->add_sum(sum.values, sum.terms);
+  const std::uint32_t fixed = parts_.secure->vector().code().weight();
+  parts_.strategy.add_sum(sum.values, sum.terms, fixed != 0 ? fixed * sum.terms : sum.totals.weight);
+  report.examples = static_cast<std::int64_t>(sum.totals.examples);
+  report.steps = sum.totals.steps;
+  if (report.examples > 0) report.training_loss = static_cast<double>(sum.totals.loss_units) * kLossUnit / static_cast<double>(report.examples);
+}
+
+Outcome RoundEngine::fold(const Arrival& arrival, const UpdateHeader& header, Progress& progress, RoundReport& report) {
+  // An update that was added up on its way was judged by the same sum.
+  const ExactSumError error = arrival.summed_bytes ? ExactSumError::none : add(decoded(arrival.message->body()), header.weight);
+  switch (error) {
     case ExactSumError::not_finite:
       last_reason_ = "an update holds NaN or infinity; lower trainer.learning_rate or set trainer.clip_norm";
       return Outcome::not_finite;
@@ -155,10 +183,22 @@ Outcome RoundEngine::fold(const Message& message, const UpdateHeader& header, Pr
       break;
   }
   ++progress.accepted;
+  if (arrival.summed_bytes) ++progress.summed;
   progress.examples += header.metrics.examples;
   progress.loss_units += header.metrics.loss_units;
   report.steps += header.steps;
   return Outcome::accepted;
+}
+
+/// The floats of an encoded update, valid until the next call.
+std::span<const float> RoundEngine::decoded(const SharedBuffer& update) {
+  const std::size_t floats = parts_.layout->size();
+  if (update.size() > parts_.codec.max_bytes(floats)) throw ProtocolError("the update is longer than the model");
+  const std::span<const float> there = parts_.codec.view(update.span(), floats);
+  if (!there.empty()) return there;
+  decoded_.resize(floats);
+  parts_.codec.decode(update.span(), decoded_);
+  return decoded_;
 }
 
 ExactSumError RoundEngine::add(std::span<const float> delta, std::uint32_t weight) {

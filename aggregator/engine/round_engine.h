@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "aggregator/engine/privacy_guard.h"
+#include "aggregator/engine/secure_collector.h"
 #include "aggregator/sampler/sampler.h"
 #include "aggregator/strategy/strategy.h"
 #include "fl_core/codec/codec.h"
@@ -23,6 +24,7 @@ struct RoundParts {
   const Codec& codec;
   SharedLayout layout;
   PrivacyGuard* privacy = nullptr;  ///< keeps the promise of a run that makes one
+  SecureCollector* secure = nullptr;  ///< of a run under secure aggregation
   /// Called after every arrival of a round; may be empty.
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
 };
@@ -56,10 +58,13 @@ class RoundEngine {
                  const std::vector<ClientId>& cohort, std::uint64_t& bytes_down);
   void collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort, RoundReport& report);
   Outcome judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report);
+  Outcome judge_advert(const Arrival& arrival, std::uint32_t version, Progress& progress, const RoundReport& report);
+  std::span<const float> decoded(const SharedBuffer& update);
   ExactSumError add(std::span<const float> delta, std::uint32_t weight);
+  void add(const SecureSum& sum, RoundReport& report);
   /// Moves the model by what was added, and describes it. Returns false when too few updates were accepted.
   bool release(ParameterVector& global, RoundReport& report);
-  Outcome fold(const Message& message, const UpdateHeader& header, Progress& progress, RoundReport& report);
+  Outcome fold(const Arrival& arrival, const UpdateHeader& header, Progress& progress, RoundReport& report);
 
   /// The clients that are asked in this round, ascending.
   std::vector<ClientId> choose_cohort(std::uint32_t round);

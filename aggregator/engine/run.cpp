@@ -9,6 +9,7 @@
 #include "fl_core/base/memory.h"
 #include "fl_core/base/percentile.h"
 #include "fl_core/base/sha256.h"
+#include "fl_core/config/json_reader.h"
 
 namespace fl {
 namespace {
@@ -31,27 +32,36 @@ Run::Run(RunParts parts)
     : parts_(with_sampler(std::move(parts))),
       codec_(codecs().create(parts_.experiment.codec, "codec")),
       strategy_(make_strategy()),
-      engine_(RoundParts{parts_.experiment, parts_.transport, *parts_.sampler, *strategy_, *codec_, parts_.initial.layout(), parts_.privacy,
+      engine_(RoundParts{parts_.experiment, parts_.transport, *parts_.sampler, *strategy_, *codec_, parts_.initial.layout(), parts_.privacy, parts_.secure,
                          parts_.privacy && parts_.privacy->server() ? nullptr : parts_.on_progress}) {
   FL_CHECK(parts_.experiment.privacy.has_value() == (parts_.privacy != nullptr), "a promise without its guard");
+  FL_CHECK(parts_.experiment.secure_aggregation.has_value() == (parts_.secure != nullptr), "secure aggregation without its collector");
+  if (parts_.secure && strategy_->needs_individual_updates()) {
+    bad_value("strategy.name", parts_.experiment.strategy.at("name"), "a strategy that needs only the sum of the updates, because secure_aggregation shows no single one");
+  }
   note_facts();
 }
 
 std::unique_ptr<Strategy> Run::make_strategy() {
   StrategyContext context;
   context.layout = parts_.initial.layout();
-  context.max_updates = max_updates();
+  context.max_updates = max_updates_of(parts_.experiment, *parts_.sampler, parts_.population, parts_.folder.store());
   context.bound_bits = static_cast<int>(parts_.experiment.round.update_bound_bits);
   return strategies().create(parts_.experiment.strategy, "strategy", context);
 }
 
-/// The exact sum is scaled for this many updates, so it belongs to the run's bits: what the run began with holds.
-std::uint64_t Run::max_updates() {
-  if (const auto known = parts_.folder.store().meta("max_updates")) return std::stoull(*known);
-  const auto selected = static_cast<double>(parts_.experiment.round.selected());  // a guard has noted its own
-  const std::uint64_t most = std::max<std::uint64_t>(1, parts_.sampler->max_cohort(parts_.population, selected));
-  parts_.folder.store().set_meta("max_updates", std::to_string(most));
+std::uint64_t max_updates_of(const Experiment& experiment, const Sampler& sampler, std::uint64_t population, Store& store) {
+  if (const auto known = store.meta("max_updates")) return std::stoull(*known);
+  const auto selected = static_cast<double>(experiment.round.selected());  // a guard has noted its own
+  const std::uint64_t most = std::max<std::uint64_t>(1, sampler.max_cohort(population, selected));
+  store.set_meta("max_updates", std::to_string(most));
   return most;
+}
+
+bool Run::takes_sums() const {
+  const bool server_bounds_updates = parts_.privacy && parts_.privacy->server();
+  // With over-selection an update counts only when enough earlier ones turned out not to.
+  return !strategy_->needs_individual_updates() && !server_bounds_updates && !parts_.secure && parts_.experiment.round.over_selection <= 1;
 }
 
 /// A run that goes on must have the same data and the same experiment, but for a number of rounds that may be raised.
@@ -60,7 +70,9 @@ void Run::note_facts() {
              "data: the files have changed since this run began, so it cannot go on to the same bits; restore them, or start a new run");
   nlohmann::json without_rounds = to_json(parts_.experiment);
   without_rounds.erase("rounds");
-  if (!parts_.experiment.privacy) without_rounds.erase("privacy");  // runs that began before there was any go on
+  // Runs that began before there were these sections go on.
+  if (!parts_.experiment.privacy) without_rounds.erase("privacy");
+  if (!parts_.experiment.secure_aggregation) without_rounds.erase("secure_aggregation");
   const std::string text = without_rounds.dump();
   check_fact("experiment_sha256", sha256_hex(std::as_bytes(std::span(text))),
              "experiment.json was changed since this run began; only 'rounds' may be: undo the change, or start a new run");
@@ -114,6 +126,7 @@ nlohmann::json Run::write_summary(const FederationTotals& totals, const std::str
                         {"parameters", engine_.layout()->size()}};
   if (parts_.privacy) run["privacy"] = parts_.privacy->statement();
   run.update(parts_.facts);
+  parts_.folder.sync();
   write_file_atomically(parts_.folder.path() / "run.json", run.dump(2) + "\n");
   return run;
 }

@@ -20,6 +20,7 @@ struct RunParts {
   std::uint64_t population = 0;            ///< the most clients that there can be
   std::string data_fingerprint;            ///< of the data in this process; empty without any
   PrivacyGuard* privacy = nullptr;         ///< of an experiment with a privacy section
+  SecureCollector* secure = nullptr;       ///< of an experiment with a secure_aggregation section
   std::unique_ptr<Sampler> sampler;        ///< the experiment's when empty; a replay brings its own
   nlohmann::json facts = nlohmann::json::object();  ///< versions and the like, for the journal and run.json
   std::string how_to_go_on;                ///< ends the message of an interrupted run: "fl resume runs/x"
@@ -29,6 +30,9 @@ struct RunParts {
   std::function<void(Seconds)> set_clock;
   std::function<bool()> should_stop;
 };
+
+/// The most updates that a round may add. The exact sum is scaled for it, so it belongs to the run's bits: what the run began with holds.
+std::uint64_t max_updates_of(const Experiment& experiment, const Sampler& sampler, std::uint64_t population, Store& store);
 
 /// One run, simulated or deployed: builds codec, sampler, strategy and engine from the experiment, runs the federation, and
 /// keeps run.json. What differs between simulation and deployment is the transport alone.
@@ -43,10 +47,12 @@ class Run {
   /// Throws Interrupted, TrainingError and BudgetExhausted after run.json was written, and IoError; what was committed before is safe.
   nlohmann::json run();
 
+  /// Whether updates may be added up before the engine sees them: it only needs their sum, and judges none by those before it.
+  bool takes_sums() const;
+
  private:
   void note_facts();
   void check_fact(const std::string& key, const std::string& value, const char* complaint);
-  std::uint64_t max_updates();
   std::unique_ptr<Strategy> make_strategy();
   nlohmann::json write_summary(const FederationTotals& totals, const std::string& status);
 

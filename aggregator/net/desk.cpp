@@ -21,6 +21,20 @@ std::string profile_of(const Hello& hello) {
 /// An answer that cannot be taken, as a message that the engine will find malformed: it counts and reports all rejections.
 Message without_body(const Frame& frame) { return message_of(frame, SharedBuffer()); }
 
+/// Whether the answer to a task of this type may have a body that does not fit into a frame.
+bool may_be_large(FrameType answer, MessageType task) {
+  if (answer == FrameType::update) return task == MessageType::train;
+  return answer == FrameType::secure_answer && (task == MessageType::train || task == MessageType::secure_step);
+}
+
+/// Whether the client may forget its answer before the round is committed. Measuring is not committed. Secure aggregation starts
+/// anew after a crash, so nobody can ever ask for the answer of a step again; only the last one waits for the round's outcome.
+bool settles_at_once(const Message& task, const std::optional<Message>& answer) {
+  if (task.type() == MessageType::evaluate) return true;
+  if (!answer || answer->type() != MessageType::secure_answer) return false;
+  return task.type() != MessageType::secure_step || parse_secure_header(task).step < kSecureSteps;
+}
+
 }  // namespace
 
 Desk::Desk(DeskOptions options, Outputs outputs, const std::vector<ClientRecord>& known)
@@ -157,7 +171,7 @@ void Desk::answer(const Line& line, const Frame& frame, Seconds now) {
     return;
   }
   const BlobReference blob = parse_blob_reference(frame.body.span());
-  const bool fits = frame.head.type == FrameType::update && job.message.type() == MessageType::train && blob.size_bytes <= options_.max_update_bytes;
+  const bool fits = may_be_large(frame.head.type, job.message.type()) && blob.size_bytes <= options_.max_update_bytes;
   if (!fits) {
     deliver(client, Arrival::Kind::message, without_body(frame), now);
     return;
@@ -267,6 +281,7 @@ void Desk::chunk_done(const Line& line, Seconds now) {
 
 void Desk::deliver(Client& client, Arrival::Kind kind, std::optional<Message> message, Seconds now, std::optional<BlobReference> blob) {
   Job& job = *client.job;
+  const bool at_once = settles_at_once(job.message, message);
   Delivery delivery;
   delivery.arrival.kind = kind;
   delivery.arrival.client = client.record.id;
@@ -278,11 +293,11 @@ void Desk::deliver(Client& client, Arrival::Kind kind, std::optional<Message> me
   drop_upload(client);
   if (kind != Arrival::Kind::message) {
     client.job.reset();
-  } else if (job.message.type() == MessageType::evaluate) {
-    settle(client, Outcome::accepted);  // measuring is not committed, so there is nothing to wait for
+  } else if (at_once) {
+    settle(client, Outcome::accepted);
   } else {
     job.answered = true;
-    // The weights are not needed for this client any more; only type and round are.
+    // The task's body is not needed for this client any more; only type and round are.
     job.message = Message(job.message.type(), job.message.round(), SharedBuffer(), SharedBuffer());
     job.blob.reset();
   }

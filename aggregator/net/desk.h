@@ -38,7 +38,7 @@ struct DeskOptions {
   std::string run;                    ///< identity of the run, 32 hex digits
   std::string plan;                   ///< JSON text, at most limits::kPlanBytes
   ExampleShape shape;                 ///< what clients' examples must look like
-  std::uint64_t max_update_bytes = 0; ///< the longest encoded update
+  std::uint64_t max_update_bytes = 0; ///< the longest encoded update, or answer of secure aggregation
   std::size_t uploads = 2;            ///< credits
   double minimum_bytes_per_s = 10'000;  ///< a slower upload loses its credit
   std::uint32_t heartbeat_s = 15;
@@ -78,7 +78,7 @@ class Desk {
   void goodbye(const Line& line, double unix_seconds, Seconds now);
   void heartbeat(const Line& line, const Heartbeat& heartbeat);
   void fetch(const Line& line, std::uint64_t request, const Fetch& fetch);
-  /// An `update` or `failed` frame: whole, or with a reference to a blob that will follow.
+  /// An `update`, `failed` or `secure_answer` frame: whole, or with a reference to a blob that will follow.
   void answer(const Line& line, const Frame& frame, Seconds now);
   /// Where the body of a chunk goes. Keeps the memory alive while it is read: the upload may be dropped meanwhile.
   struct Place {

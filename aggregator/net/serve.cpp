@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aggregator/engine/run.h"
+#include "aggregator/engine/secure_setup.h"
 #include "aggregator/net/tls_transport.h"
 #include "aggregator/web/health_server.h"
 #include "fl_core/base/error.h"
@@ -17,6 +18,7 @@
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"
 #include "fl_core/ml/batches.h"
+#include "privacy/net/certificate_enrolment.h"
 
 namespace fl {
 namespace {
@@ -81,6 +83,7 @@ class Service {
         folder_(config.folder, goes_on_ ? RunFolderMode::resume : RunFolderMode::create, to_json(experiment()).dump(2) + "\n"),
         keys_(hooks.noise_keys ? hooks.noise_keys : std::make_shared<SecureNoiseKeys>()),
         privacy_(make_guard()),
+        secure_(make_secure()),
         health_(config.health ? std::make_unique<HealthServer>(*config.health, status_) : nullptr),
         transport_(transport_options(), folder_.store(), status_) {
     status_.change([&](Status& s) {
@@ -145,10 +148,26 @@ class Service {
     return guard;
   }
 
+  std::unique_ptr<SecureSetup> make_secure() {
+    if (!experiment().secure_aggregation) return nullptr;
+    const auto sampler = samplers().create(experiment().sampler, "sampler");
+    const std::uint64_t most = max_updates_of(experiment(), *sampler, population(), folder_.store());
+    return std::make_unique<SecureSetup>(secure_setup_of(experiment(), privacy_ ? &privacy_->promise() : nullptr, most, initial_.layout()->size()));
+  }
+
   ClientPlan client_plan() const {
     ClientPlan plan = plan_of(experiment(), shape_);
     if (privacy_) plan.privacy = privacy_->promise().plan();
+    if (secure_) plan.secure_aggregation = secure_->plan;
     return plan;
+  }
+
+  /// The longest answer of a client: an update, or what secure aggregation makes of it, or its shares for everybody else.
+  std::uint64_t max_answer_bytes() const {
+    const std::uint64_t update = codecs().create(experiment().codec, "codec")->max_bytes(initial_.layout()->size());
+    if (!secure_) return update;
+    const SecAggPlan& protocol = secure_->protocol;
+    return std::max(kSecAggHeaderBytes + (protocol.length * protocol.bits + 7) / 8, kAdvertMessageBytes + kCredentialBytes + static_cast<std::uint64_t>(secure_->plan.max_cohort) * 128);
   }
 
   TlsTransportOptions transport_options() {
@@ -162,7 +181,7 @@ class Service {
     options.reception.handshakes_per_address = static_cast<std::size_t>(limits.handshakes_per_address);
     options.desk.plan = plan_text(client_plan());
     options.desk.shape = shape_;
-    options.desk.max_update_bytes = codecs().create(experiment().codec, "codec")->max_bytes(initial_.layout()->size());
+    options.desk.max_update_bytes = max_answer_bytes();
     options.desk.uploads = static_cast<std::size_t>(limits.uploads);
     options.desk.minimum_bytes_per_s = limits.minimum_bytes_per_s;
     options.desk.heartbeat_s = static_cast<std::uint32_t>(limits.heartbeat_s);
@@ -180,6 +199,9 @@ class Service {
     RunParts parts(experiment(), folder_, transport_, std::move(initial_));
     parts.population = population();
     parts.privacy = privacy_.get();
+    std::unique_ptr<SecureCollector> collector;
+    if (secure_) collector = make_collector(experiment(), *secure_, run_identity(folder_.store()), std::make_shared<const CertificateJudge>(config_.tls));
+    parts.secure = collector.get();
     parts.data_fingerprint = fingerprint_;
     if (hooks_.versions != nullptr) parts.facts = *hooks_.versions;
     parts.how_to_go_on = "the same command";
@@ -286,6 +308,7 @@ class Service {
   RunFolder folder_;
   std::shared_ptr<NoiseKeys> keys_;
   std::unique_ptr<PrivacyGuard> privacy_;
+  std::unique_ptr<SecureSetup> secure_;
   StatusBoard status_;
   std::unique_ptr<HealthServer> health_;
   Clock::time_point phase_since_ = Clock::now();

@@ -98,7 +98,7 @@ awaitable<void> Session::converse() {
 
 /// What a client may send at all, before memory is given to it.
 void Session::check_size(const FrameHeader& head) const {
-  const bool answers = head.type == FrameType::update || head.type == FrameType::failed;
+  const bool answers = head.type == FrameType::update || head.type == FrameType::failed || head.type == FrameType::secure_answer;
   if (head.body_bytes > (answers ? limits::kInlineBytes : 0)) {
     throw ProtocolError(frame_type_name(static_cast<std::uint8_t>(head.type)) + " with a body of " + std::to_string(head.body_bytes) + " bytes");
   }
@@ -125,6 +125,7 @@ void Session::handle(const Frame& frame) {
       return;
     case FrameType::update:
     case FrameType::failed:
+    case FrameType::secure_answer:
       host_.desk.answer(*this, frame, host_.now());
       return;
     case FrameType::goodbye:

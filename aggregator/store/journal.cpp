@@ -155,6 +155,8 @@ class Journal : public Store {
         select_rounds_(*database_, kSelectRounds),
         insert_round_(*database_, "INSERT INTO rounds VALUES(?,?,?,?,?,?,?,0,?)"),
         insert_member_(*database_, "INSERT INTO participation VALUES(?,?,?)"),
+        forget_members_(*database_, "DELETE FROM participation WHERE round>?"),
+        forget_rounds_(*database_, "DELETE FROM rounds WHERE round>?"),
         complete_(*database_, "UPDATE rounds SET complete=1, report=? WHERE round=?"),
         select_incomplete_(*database_, "SELECT round, complete, report FROM rounds ORDER BY round DESC LIMIT 1"),
         select_reports_(*database_, "SELECT round, report FROM rounds WHERE complete=1 ORDER BY round"),
@@ -164,6 +166,11 @@ class Journal : public Store {
         select_members_(*database_, "SELECT round, client, outcome FROM participation"),
         select_ledger_(*database_, "SELECT number, charge, hash FROM ledger ORDER BY number"),
         insert_charge_(*database_, "INSERT INTO ledger VALUES(?,?,?)") {}
+
+  void wait_for_disk(bool wait) override {
+    // In write-ahead mode NORMAL only leaves out the wait after each transaction; what is written stays whole.
+    database_->execute(wait ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", "write");
+  }
 
   std::optional<std::string> meta(const std::string& key) override {
     std::optional<std::string> value;
@@ -222,6 +229,13 @@ class Journal : public Store {
           .run();
     }
     if (!committed.privacy_state.empty()) set_meta(kPrivacyState, committed.privacy_state);
+    transaction.commit();
+  }
+
+  void forget_rounds_after(std::uint32_t round) override {
+    Transaction transaction(*database_);
+    forget_members_.start().bind(std::int64_t{round}).run();
+    forget_rounds_.start().bind(std::int64_t{round}).run();
     transaction.commit();
   }
 
@@ -343,6 +357,8 @@ class Journal : public Store {
   Statement select_rounds_;
   Statement insert_round_;
   Statement insert_member_;
+  Statement forget_members_;
+  Statement forget_rounds_;
   Statement complete_;
   Statement select_incomplete_;
   Statement select_reports_;

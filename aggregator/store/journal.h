@@ -44,11 +44,15 @@ struct Participation {
 };
 
 /// The durable record of a run: which rounds are committed, what they did, and facts about the run. The engine's thread
-/// alone calls it. Every change is on disk when its call returns, or has not happened. Errors: IoError where the system
-/// refuses (disk full, no permission), ConfigError where the record is damaged.
+/// alone calls it. Every change is on disk when its call returns, or has not happened, unless wait_for_disk(false) was said.
+/// Errors: IoError where the system refuses (disk full, no permission), ConfigError where the record is damaged.
 class Store {
  public:
   virtual ~Store() = default;
+
+  /// Whether changes wait until they are on disk. Those that did not wait are there with the next that does; until then a power
+  /// cut may take the newest of them. A process that dies takes nothing.
+  virtual void wait_for_disk(bool wait) = 0;
 
   /// Facts about the run (experiment hash, data fingerprint, versions) by name.
   virtual std::optional<std::string> meta(const std::string& key) = 0;
@@ -61,6 +65,8 @@ class Store {
   /// Commits a round, its report so far, and what became of each member of its cohort. REQUIRES: committed.round is one
   /// above last_round(), or 0 for the first; report.round == committed.round.
   virtual void commit_round(const CommittedRound& committed, const RoundReport& report) = 0;
+  /// Takes out all rounds after this one. REQUIRES: it is committed, and the run has no privacy ledger.
+  virtual void forget_rounds_after(std::uint32_t round) = 0;
 
   /// The privacy ledger, ascending.
   virtual std::vector<LedgerEntry> ledger() = 0;

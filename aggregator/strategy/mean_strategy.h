@@ -17,6 +17,8 @@ class MeanStrategy : public Strategy {
 
   ExactSumError add(std::span<const float> delta, std::uint32_t weight) override { return sum_.add(delta, weight); }
 
+  void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms, std::uint64_t weight) override { sum_.add_sum(sum, terms, weight); }
+
   Aggregate finish() override {
     FL_CHECK(sum_.terms() > 0, "Strategy::finish: nothing was added");
     Aggregate aggregate;

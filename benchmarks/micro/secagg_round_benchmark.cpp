@@ -1,5 +1,6 @@
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <string>
@@ -79,26 +80,27 @@ class Cohort final : public PeerDirectory {
   std::vector<SecAggMail> roster_;
 };
 
-SecAggPlan plan_of(ServerModel server, std::int64_t length) {
+SecAggPlan plan_of(ServerModel server, std::int64_t length, std::int64_t bits) {
   SecAggPlan plan;
   plan.adversary_rate = 0.05;
   plan.dropout_rate = 0.3;
   plan.server = server;
-  plan.bits = 32;
+  plan.bits = static_cast<unsigned>(bits);
   plan.length = static_cast<std::uint64_t>(length);
   return plan;
 }
 
-/// SecAggServer::finish() on one core: range(0) clients, 30 % gone after they shared, range(1) parameters of 32 bits.
+/// SecAggServer::finish() on one core: range(0) clients, 30 % gone after they shared, range(1) parameters of range(2)
+/// bits. `masks` is how many had to be made again, each after a key agreement.
 void unmask(benchmark::State& state, ServerModel model) {
   const auto clients = static_cast<std::size_t>(state.range(0));
   // Collecting everything takes longer than what is measured.
   static std::deque<Cohort> cohorts;
   static std::map<std::string, SecAggServer> servers;
-  const std::string name =
-      std::to_string(static_cast<int>(model)) + "/" + std::to_string(clients) + "/" + std::to_string(state.range(1));
+  const std::string name = std::to_string(static_cast<int>(model)) + "/" + std::to_string(clients) + "/" +
+                           std::to_string(state.range(1)) + "/" + std::to_string(state.range(2));
   if (!servers.contains(name)) {
-    cohorts.emplace_back(clients, plan_of(model, state.range(1)));
+    cohorts.emplace_back(clients, plan_of(model, state.range(1), state.range(2)));
     servers.emplace(name, cohorts.back().until_finish(clients * 3 / 10));
   }
   for (auto _ : state) {
@@ -108,18 +110,25 @@ void unmask(benchmark::State& state, ServerModel model) {
     const auto sum = server.finish();
     if (!sum || sum->values[0] != clients - clients * 3 / 10) state.SkipWithError(server.abort_reason().c_str());
   }
-  state.counters["degree"] = servers.at(name).roster()->degree();
-  state.counters["threshold"] = servers.at(name).roster()->threshold();
+  const SecAggCohort& roster = *servers.at(name).roster();
+  SecAggSet survivors(clients, true);
+  std::fill_n(survivors.begin(), clients * 3 / 10, false);
+  std::uint32_t masks = 0;
+  for (std::uint32_t gone = 0; gone < clients * 3 / 10; ++gone) masks += roster.count_neighbours(gone, survivors);
+  state.counters["masks"] = masks;
+  state.counters["degree"] = roster.degree();
+  state.counters["threshold"] = roster.threshold();
   state.SetItemsProcessed(state.range(1) * state.iterations());
 }
 
 void SecAggUnmaskCurious(benchmark::State& state) { unmask(state, ServerModel::curious); }
 void SecAggUnmaskSemiMalicious(benchmark::State& state) { unmask(state, ServerModel::semi_malicious); }
 
-/// SecAggClient::mask(): agreements, masks and encoding of range(1) parameters of 32 bits for range(0) - 1 neighbours.
+/// SecAggClient::mask(): agreements, masks and encoding of range(1) parameters of range(2) bits for range(0) - 1
+/// neighbours.
 void SecAggClientInput(benchmark::State& state) {
   const auto clients = static_cast<std::size_t>(state.range(0));
-  SecAggPlan plan = plan_of(ServerModel::semi_malicious, state.range(1));
+  SecAggPlan plan = plan_of(ServerModel::semi_malicious, state.range(1), state.range(2));
   plan.dropout_rate = 0;
   plan.adversary_rate = 0.89;  // so many that only the complete graph will do
   Cohort cohort(clients, plan);
@@ -134,9 +143,32 @@ void SecAggClientInput(benchmark::State& state) {
   state.SetItemsProcessed(state.range(1) * state.iterations());
 }
 
-BENCHMARK(SecAggUnmaskCurious)->Args({20, 1'000})->Args({500, 100'000})->Unit(benchmark::kMillisecond);
-BENCHMARK(SecAggUnmaskSemiMalicious)->Args({20, 1'000})->Args({500, 100'000})->Unit(benchmark::kMillisecond);
-BENCHMARK(SecAggClientInput)->Args({20, 1'000})->Args({101, 1'000'000})->Unit(benchmark::kMillisecond);
+/// The server's cost of a client's vector: range(0) parameters of range(1) bits.
+void SecAggAddInput(benchmark::State& state) {
+  std::vector<std::uint64_t> values(static_cast<std::size_t>(state.range(0)), 0x0123456789abcdef);
+  const auto bits = static_cast<unsigned>(state.range(1));
+  const SecAggBytes message = encode_input({}, values, bits);
+  for (auto _ : state) {
+    add_input({}, message, bits, values);
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.range(0) * state.iterations());
+  state.SetBytesProcessed(static_cast<std::int64_t>(message.size()) * state.iterations());
+}
+
+BENCHMARK(SecAggUnmaskCurious)->Args({20, 1'000, 32})->Args({500, 100'000, 32})->Unit(benchmark::kMillisecond);
+BENCHMARK(SecAggUnmaskSemiMalicious)
+    ->Args({20, 1'000, 32})
+    ->Args({500, 100'000, 32})
+    ->Args({500, 100'000, 56})
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(SecAggClientInput)
+    ->Args({20, 1'000, 32})
+    ->Args({101, 1'000'000, 32})
+    ->Args({101, 1'000'000, 56})
+    ->Args({101, 1'000'000, 64})
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(SecAggAddInput)->Args({1'000, 32})->Args({1'000'000, 32})->Args({1'000'000, 56});
 
 }  // namespace
 }  // namespace fl

@@ -7,15 +7,18 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/human.h"
+#include "fl_core/base/memory.h"
+#include "privacy/net/certificate_enrolment.h"
 
 namespace fl {
 
-BackOffice::BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, std::uint64_t memory_bytes, const PrivacyDemand& demand, Outputs outputs)
+BackOffice::BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, const ClientConfig& config, Outputs outputs)
     : state_(state),
       hooks_(hooks),
       outputs_(std::move(outputs)),
       noise_keys_(hooks.noise_keys ? hooks.noise_keys : std::make_shared<SecureNoiseKeys>()),
-      workbench_(std::move(data), memory_bytes, demand, *noise_keys_, state.participations_file()) {
+      workbench_({std::move(data), config.limits.memory_mb ? static_cast<std::uint64_t>(*config.limits.memory_mb) * 1'000'000 : machine_bytes(), config.privacy, config.secure_aggregation,
+                  *noise_keys_, state.participations_file(), state.masked_rounds_file(), [files = config.tls] { return std::make_shared<const Enrolment>(enrolment_from(files)); }}) {
   if (!hooks_.worker_setup) return;
   worker_.post([this] {
     try {
@@ -41,21 +44,21 @@ void BackOffice::on_storage(Action action) {
   });
 }
 
-void BackOffice::prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh) {
+void BackOffice::prepare(std::uint64_t serial, const std::string& plan, const std::string& run, ClientId client, bool fresh) {
   if (fresh) on_storage([this, plan] { state_.store_plan(plan); });
-  worker_.post([this, serial, plan, client] {
+  worker_.post([this, serial, plan, run, client] {
     PlanCheck check;
     if (hooks_.answer) {
-      check.model_bytes = hooks_.model_bytes;
+      check.max_task_bytes = hooks_.max_task_bytes;
     } else {
-      check = workbench_.prepare(plan, client);
+      check = workbench_.prepare(plan, run, client);
     }
     outputs_.tell([this, serial, check](ClientLink& link) {
       if (check.operator_must_act) return outputs_.fail(std::make_exception_ptr(ConfigError(check.unfit)));
       if (!check.promise.empty() && hooks_.on_event) {
         hooks_.on_event(ClientEvent("promise", "this run costs " + check.promise, {{"promise", check.promise}}));
       }
-      link.on_prepared(serial, check.model_bytes, check.unfit);
+      link.on_prepared(serial, check.max_task_bytes, check.unfit);
     });
   });
 }
@@ -100,17 +103,17 @@ void BackOffice::work(std::uint64_t serial, const Message& task, const std::atom
 
 // ---- storage ----
 
-void BackOffice::open_blob(const BlobReference& reference) {
-  storage_.post([this, reference] {
+void BackOffice::open_blob(const BlobReference& reference, bool keep) {
+  storage_.post([this, reference, keep] {
     try {
-      if (auto held = state_.find_blob(reference)) {
+      if (auto held = keep ? state_.find_blob(reference) : std::nullopt) {
         outputs_.tell([reference, bytes = std::move(*held)](ClientLink& link) { link.on_blob_ready(reference, bytes); });
         return;
       }
-      const std::shared_ptr<PartialBlob> part = state_.open_part(reference);
+      const std::shared_ptr<PartialBlob> part = state_.open_part(reference, keep);
       outputs_.tell([part](ClientLink& link) { link.on_blob_opened(part); });
     } catch (const std::bad_alloc&) {
-      const std::string what = "no memory for the model's " + human_bytes(static_cast<double>(reference.size_bytes));
+      const std::string what = "no memory for the task's " + human_bytes(static_cast<double>(reference.size_bytes));
       outputs_.tell([reference, what](ClientLink& link) { link.on_blob_refused(reference, what); });
     }
   });
@@ -145,6 +148,13 @@ void BackOffice::keep_answer(const StoredAnswer& answer, const SharedBuffer& bod
       warn(error.what());
     }
     outputs_.tell([stored](ClientLink& link) { link.on_answer_kept(stored); });
+  });
+}
+
+void BackOffice::hash_answer(const StoredAnswer& answer, const SharedBuffer& body) {
+  storage_.post([this, hashed = answer, body]() mutable {
+    hashed.body = reference_to(body.span());
+    outputs_.tell([hashed](ClientLink& link) { link.on_answer_kept(hashed); });
   });
 }
 

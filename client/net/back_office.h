@@ -27,15 +27,16 @@ class BackOffice {
   };
 
   /// `hooks` and `state` outlive it; after this only the storage thread uses `state`.
-  BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, std::uint64_t memory_bytes, const PrivacyDemand& demand, Outputs outputs);
+  BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData data, const ClientConfig& config, Outputs outputs);
   ~BackOffice() { interrupt(); }
 
-  void prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh);
-  void open_blob(const BlobReference& reference);
+  void prepare(std::uint64_t serial, const std::string& plan, const std::string& run, ClientId client, bool fresh);
+  void open_blob(const BlobReference& reference, bool keep);
   void blob_grew(const std::shared_ptr<PartialBlob>& part);
   void start(std::uint64_t serial, const Message& task);
   void interrupt();
   void keep_answer(const StoredAnswer& answer, const SharedBuffer& body);
+  void hash_answer(const StoredAnswer& answer, const SharedBuffer& body);
   void load_body(const StoredAnswer& answer);
   void forget_answer(const std::string& key);
   /// Returns when everything that was given to the store is on disk.

@@ -8,7 +8,7 @@ namespace fl {
 
 /// Something a person or a script may want to know. Never holds examples, weights or keys.
 ///
-/// Names: connecting, connected, promise, disconnected, fetching, training, trained, failed, stopped, sent, settled, paused, resumed, warning, finished.
+/// Names: connecting, connected, promise, disconnected, fetching, training, trained, secure_step, failed, stopped, sent, settled, paused, resumed, warning, finished.
 class ClientEvent {
  public:
   // A constructor on purpose: events are made in coroutines (see fl_core/wire/message.h).

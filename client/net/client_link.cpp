@@ -16,6 +16,16 @@ std::string sha256_of_text(const std::string& text) { return sha256_hex(std::as_
 
 bool is_train(const FrameHeader& head) { return head.type == FrameType::train; }
 
+ClientEvent begin_event(const FrameHeader& task, std::uint32_t secure_step, std::uint64_t examples) {
+  if (secure_step != 0) {
+    return ClientEvent("secure_step", round_text(task.round) + ": secure aggregation, step " + std::to_string(secure_step) + " of " + std::to_string(kSecureSteps),
+                       {{"round", task.round}, {"step", secure_step}});
+  }
+  const bool train = is_train(task);
+  return ClientEvent("training", round_text(task.round) + (train ? ": training on " + human_count(static_cast<std::int64_t>(examples)) + " examples" : ": measuring"),
+                     {{"round", task.round}, {"task", train ? "train" : "evaluate"}, {"examples", examples}});
+}
+
 }  // namespace
 
 bool LinkEnd::final() const {
@@ -72,7 +82,8 @@ void ClientLink::on_frame(const Frame& frame) {
   }
   switch (frame.head.type) {
     case FrameType::train:
-    case FrameType::evaluate: return on_task(frame);
+    case FrameType::evaluate:
+    case FrameType::secure_step: return on_task(frame);
     case FrameType::grant: return on_grant(frame);
     case FrameType::receipt: return on_receipt(frame);
     case FrameType::heartbeat_reply: return on_heartbeat_reply(frame);
@@ -102,7 +113,7 @@ void ClientLink::on_welcome(const Frame& frame) {
     while (!work_.empty()) withdraw(work_.begin());
     plan_state_ = Plan::preparing;
     unfit_told_ = false;
-    effects_.prepare(++plan_serial_, plan_, welcome.client, fresh);
+    effects_.prepare(++plan_serial_, plan_, welcome.run, welcome.client, fresh);
   }
   run_ = welcome.run;
   client_ = welcome.client;
@@ -129,6 +140,7 @@ void ClientLink::on_task(const Frame& frame) {
   const BlobReference body = blob ? parse_blob_reference(frame.body.span()) : reference_to(frame.body.span());
   const std::string key = task_key(frame, body);
   if (recognise(key, frame)) return;
+  const std::uint32_t secure_step = frame.head.type == FrameType::secure_step ? parse_secure_header(message_of(frame, SharedBuffer())).step : 0;
   // What the server has not named again after a new connection, before it asks for something else, nobody waits for.
   for (auto work = work_.begin(); work != work_.end();) {
     if (work->bound) {
@@ -138,7 +150,7 @@ void ClientLink::on_task(const Frame& frame) {
     withdraw(work);
     work = work_.begin();
   }
-  drop_outdated(frame.head.round);
+  drop_outdated(frame.head);
   if (work_.size() >= kTasks) throw ProtocolError("more than " + std::to_string(kTasks) + " tasks at once");
   Work work;
   work.key = key;
@@ -148,6 +160,7 @@ void ClientLink::on_task(const Frame& frame) {
   work.header = frame.header;
   if (!blob) work.body = frame.body;
   work.blob = body;
+  work.secure_step = secure_step;
   work_.push_back(std::move(work));
   advance();
 }
@@ -181,12 +194,17 @@ bool ClientLink::recognise(const std::string& key, const Frame& frame) {
   return false;
 }
 
-void ClientLink::drop_outdated(std::uint32_t round) {
+/// What nobody can ask for any more once this task has begun.
+void ClientLink::drop_outdated(const FrameHeader& task) {
   for (std::size_t i = answers_.size(); i-- > 0;) {
     const Answer& answer = answers_[i];
-    if (answer.bound || answer.stored.round >= round) continue;
-    effects_.note(ClientEvent("settled", round_text(answer.stored.round) + ": over before the answer could be delivered",
-                              {{"round", answer.stored.round}, {"outcome", "lost"}}));
+    // A step of secure aggregation follows on the one before it, and `train` begins it anew.
+    const bool over = answer.in_memory ? task.type != FrameType::evaluate : !answer.bound && answer.stored.round < task.round;
+    if (!over) continue;
+    if (answer.secure_step == 0 || answer.secure_step == kSecureSteps) {
+      effects_.note(ClientEvent("settled", round_text(answer.stored.round) + ": over before the answer could be delivered",
+                                {{"round", answer.stored.round}, {"outcome", "lost"}}));
+    }
     forget(i);
   }
 }
@@ -194,7 +212,9 @@ void ClientLink::drop_outdated(std::uint32_t round) {
 void ClientLink::advance() {
   while (!work_.empty() && work_.front().stage == Work::Stage::waiting) {
     if (plan_state_ == Plan::none || plan_state_ == Plan::preparing) return;
-    if (plan_state_ == Plan::unfit || !allowed_) {
+    // A step of secure aggregation is cheap, and the others of its round wait for it.
+    const bool may_begin = allowed_ || work_.front().secure_step != 0;
+    if (plan_state_ == Plan::unfit || !may_begin) {
       const bool unfit = plan_state_ == Plan::unfit;
       refuse(work_.front(), unfit ? unfit_ : "not training now: " + not_allowed_);
       work_.pop_front();
@@ -212,20 +232,18 @@ void ClientLink::advance() {
 
 void ClientLink::begin(Work& work) {
   if ((work.head.flags & kFlagBlob) == 0) return run_task(work);
-  if (work.blob.size_bytes > model_bytes_) {
-    throw ProtocolError("a task refers to " + std::to_string(work.blob.size_bytes) + " bytes, the model of the plan has " + std::to_string(model_bytes_));
+  if (work.blob.size_bytes > max_task_bytes_) {
+    throw ProtocolError("a task refers to " + std::to_string(work.blob.size_bytes) + " bytes, no task of the plan has more than " + std::to_string(max_task_bytes_));
   }
   work.stage = Work::Stage::opening;
-  effects_.open_blob(work.blob);
+  effects_.open_blob(work.blob, work.secure_step == 0);
 }
 
 void ClientLink::run_task(Work& work) {
   work.stage = Work::Stage::running;
   busy_ = true;
   wanted_ = ++serial_;
-  const bool train = is_train(work.head);
-  effects_.note(ClientEvent("training", round_text(work.head.round) + (train ? ": training on " + human_count(static_cast<std::int64_t>(profile_.examples)) + " examples" : ": measuring"),
-                            {{"round", work.head.round}, {"task", train ? "train" : "evaluate"}, {"examples", profile_.examples}}));
+  effects_.note(begin_event(work.head, work.secure_step, profile_.examples));
   effects_.start(serial_, Message(static_cast<MessageType>(work.head.type), work.head.round, work.header, work.body));
 }
 
@@ -260,9 +278,9 @@ std::deque<ClientLink::Work>::iterator ClientLink::finished_work(std::uint64_t s
   return work_.begin();
 }
 
-void ClientLink::on_prepared(std::uint64_t serial, std::uint64_t model_bytes, const std::string& unfit) {
+void ClientLink::on_prepared(std::uint64_t serial, std::uint64_t max_task_bytes, const std::string& unfit) {
   if (serial != plan_serial_) return;
-  model_bytes_ = model_bytes;
+  max_task_bytes_ = max_task_bytes;
   unfit_ = unfit;
   plan_state_ = unfit.empty() ? Plan::ready : Plan::unfit;
   if (!unfit.empty()) effects_.note(ClientEvent("warning", unfit));
@@ -282,14 +300,22 @@ void ClientLink::on_answer(std::uint64_t serial, const Message& message, double 
   answer.body = message.body();
   answer.body_held = true;
   answer.bound = work->bound;
-  effects_.note(ClientEvent("trained", round_text(work->head.round) + ": done in " + human_seconds(seconds), {{"round", work->head.round}, {"seconds", seconds}}));
+  const bool failed = message.type() == MessageType::failed;
+  answer.in_memory = message.type() == MessageType::secure_answer || work->secure_step != 0;
+  if (answer.in_memory && !failed) answer.secure_step = std::max(1U, work->secure_step);
+  if (work->secure_step == 0) {
+    effects_.note(ClientEvent("trained", round_text(work->head.round) + ": done in " + human_seconds(seconds), {{"round", work->head.round}, {"seconds", seconds}}));
+  } else if (failed) {
+    const std::string reason = parse_failure(message);
+    effects_.note(ClientEvent("failed", round_text(work->head.round) + ": " + reason, {{"round", work->head.round}, {"reason", reason}}));
+  }
   work_.erase(work);
   if (answers_.size() >= kAnswers) {
     const auto unbound = std::find_if(answers_.begin(), answers_.end(), [](const Answer& one) { return !one.bound; });
     forget(unbound == answers_.end() ? 0 : static_cast<std::size_t>(unbound - answers_.begin()));
   }
   answers_.push_back(std::move(answer));
-  effects_.keep_answer(answers_.back().stored, answers_.back().body);
+  keep(answers_.back());
   advance();
 }
 
@@ -320,6 +346,7 @@ void ClientLink::on_policy(bool allowed, const std::string& reason) {
   if (allowed) return advance();
   for (std::size_t i = work_.size(); i-- > 0;) {
     const auto work = work_.begin() + static_cast<std::ptrdiff_t>(i);
+    if (work->secure_step != 0) continue;
     if (work->stage == Work::Stage::running) {
       if (work->stopping.empty()) effects_.interrupt();
       work->stopping = "training stopped: " + reason;
@@ -352,7 +379,7 @@ void ClientLink::disconnected() {
 }
 
 Frame ClientLink::heartbeat() {
-  if (incoming_ && ++silent_beats_ > kSilentBeats) throw ProtocolError("the server does not send the model that it was asked for");
+  if (incoming_ && ++silent_beats_ > kSilentBeats) throw ProtocolError("the server does not send what it was asked for");
   Heartbeat heartbeat;
   heartbeat.ready = allowed_ && !unfit_told_;
   if (!work_.empty() && work_.front().stage == Work::Stage::running) heartbeat.training_round = work_.front().head.round;

@@ -23,18 +23,21 @@ class LinkEffects {
   virtual ~LinkEffects() = default;
   /// Queues a frame for the connection that is open.
   virtual void send(Frame frame) = 0;
-  /// Get ready to train by this plan as this client; answered by on_prepared() with the serial. `fresh`: store the plan.
-  virtual void prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh) = 0;
-  /// Answered by on_blob_ready(), on_blob_opened() or on_blob_refused(). The size was checked.
-  virtual void open_blob(const BlobReference& blob) = 0;
+  /// Get ready to train by this plan as this client of this run; answered by on_prepared() with the serial. `fresh`: store the plan.
+  virtual void prepare(std::uint64_t serial, const std::string& plan, const std::string& run, ClientId client, bool fresh) = 0;
+  /// Answered by on_blob_ready(), on_blob_opened() or on_blob_refused(). The size was checked. `keep`: it is a model, which may be
+  /// asked for again, also of a later process.
+  virtual void open_blob(const BlobReference& blob, bool keep) = 0;
   /// More of it was received; all of it: answered by on_blob_ready() or on_blob_wrong().
   virtual void blob_grew(const std::shared_ptr<PartialBlob>& blob) = 0;
-  /// Train or measure; answered by exactly one of on_answer(), on_failed(), on_interrupted() with the serial.
+  /// Train, measure, or take a step of secure aggregation; answered by exactly one of on_answer(), on_failed(), on_interrupted() with the serial.
   virtual void start(std::uint64_t serial, const Message& task) = 0;
   /// The work that was started last is not wanted any more.
   virtual void interrupt() = 0;
   /// Answered by on_answer_kept().
   virtual void keep_answer(const StoredAnswer& answer, const SharedBuffer& body) = 0;
+  /// Only the hash of its body is wanted: the answer must not be on disk. Answered by on_answer_kept().
+  virtual void hash_answer(const StoredAnswer& answer, const SharedBuffer& body) = 0;
   /// Answered by on_body_loaded() or on_body_lost().
   virtual void load_body(const StoredAnswer& answer) = 0;
   virtual void forget_answer(const std::string& key) = 0;
@@ -73,7 +76,10 @@ struct ChunkTarget {
 
 /// The client's end of the conversation as a state machine without sockets, threads or clocks. It lives as long as the program:
 /// connections come and go, and what was begun or finished in one is recognised in the next, by a key over the run, the task and
-/// the hash of its weights.
+/// the hash of its body.
+///
+/// Answers to the steps of secure aggregation live in memory only, and until the next task but `evaluate`: once the program has
+/// ended, its part in the protocol is over. They survive a broken connection, and are never computed twice.
 ///
 /// Called by the I/O thread alone. Every on_… may throw ProtocolError: the server broke the protocol, and the connection is of no
 /// use any more.
@@ -106,9 +112,9 @@ class ClientLink {
   std::uint32_t heartbeat_s() const { return heartbeat_s_; }
 
   // The worker.
-  /// Ready to train. No task may have a larger body than `model_bytes`. A plan that this machine cannot or must not follow:
+  /// Ready to train. No task may have a longer body than `max_task_bytes`. A plan that this machine cannot or must not follow:
   /// `unfit` says why.
-  void on_prepared(std::uint64_t serial, std::uint64_t model_bytes, const std::string& unfit);
+  void on_prepared(std::uint64_t serial, std::uint64_t max_task_bytes, const std::string& unfit);
   void on_answer(std::uint64_t serial, const Message& answer, double seconds);
   /// It could not be done here. Not kept: the task is tried again when it comes again.
   void on_failed(std::uint64_t serial, const std::string& reason);
@@ -152,6 +158,7 @@ class ClientLink {
     BlobReference blob;
     Stage stage = Stage::waiting;
     bool fetched_again = false;
+    std::uint32_t secure_step = 0;  ///< of a secure_step; 0 for other tasks
     std::string stopping;  ///< why it was interrupted; the worker has not confirmed yet
   };
   struct Answer {
@@ -159,6 +166,8 @@ class ClientLink {
     SharedBuffer body;
     bool body_held = false;
     bool kept = false;
+    bool in_memory = false;        ///< of secure aggregation: never on disk
+    std::uint32_t secure_step = 0;  ///< of a secure_answer; 0 for other answers
     bool bound = false;
     bool offered = false;
     bool loading = false;
@@ -177,7 +186,8 @@ class ClientLink {
   [[noreturn]] void unexpected(const Frame& frame) const;
 
   bool recognise(const std::string& key, const Frame& frame);
-  void drop_outdated(std::uint32_t round);
+  void drop_outdated(const FrameHeader& task);
+  void keep(Answer& answer);
   void advance();
   void begin(Work& work);
   void run_task(Work& work);
@@ -205,7 +215,7 @@ class ClientLink {
   std::string plan_sha256_;
   Plan plan_state_ = Plan::none;
   std::uint64_t plan_serial_ = 0;
-  std::uint64_t model_bytes_ = 0;
+  std::uint64_t max_task_bytes_ = 0;
   std::string unfit_;
   bool unfit_told_ = false;
 

@@ -1,4 +1,4 @@
-// The half of ClientLink that moves blobs: weights in, answers out.
+// The half of ClientLink that moves blobs: bodies of tasks in, answers out.
 #include <algorithm>
 
 #include "client/net/client_link.h"
@@ -92,8 +92,8 @@ void ClientLink::on_blob_wrong(const BlobReference& reference) {
   // A part from an earlier run may be the culprit; the second attempt begins at the first byte.
   work.fetched_again = true;
   work.stage = Work::Stage::opening;
-  effects_.note(ClientEvent("warning", "the model that was fetched is damaged; fetching it again"));
-  effects_.open_blob(reference);
+  effects_.note(ClientEvent("warning", "what was fetched is damaged; fetching it again"));
+  effects_.open_blob(reference, work.secure_step == 0);
 }
 
 void ClientLink::on_blob_refused(const BlobReference& reference, const std::string& why) {
@@ -109,8 +109,17 @@ ClientLink::Answer* ClientLink::find_answer(const std::string& key) {
 }
 
 void ClientLink::forget(std::size_t index) {
-  effects_.forget_answer(answers_[index].stored.key);
+  if (!answers_[index].in_memory) effects_.forget_answer(answers_[index].stored.key);
   answers_.erase(answers_.begin() + static_cast<std::ptrdiff_t>(index));
+}
+
+/// Has the answer offered once it is on disk, or, where it must not be there, once its hash is known.
+void ClientLink::keep(Answer& answer) {
+  if (!answer.in_memory) return effects_.keep_answer(answer.stored, answer.body);
+  if (answer.body.size() > limits::kInlineBytes) return effects_.hash_answer(answer.stored, answer.body);
+  answer.stored.body.size_bytes = answer.body.size();
+  answer.kept = true;
+  if (answer.bound) offer(answer);
 }
 
 void ClientLink::on_answer_kept(const StoredAnswer& stored) {
@@ -202,8 +211,11 @@ void ClientLink::on_receipt(const Frame& frame) {
     const Answer& answer = answers_[i];
     // Unbound: delivered in an earlier connection, settled while this client was away.
     if (answer.stored.request != frame.head.request || answer.stored.round != round) continue;
+    // That a step was taken says nothing of what becomes of the round.
+    const bool silent = answer.secure_step != 0 && answer.secure_step < kSecureSteps && receipt.outcome == Outcome::accepted;
     forget(i);
-    return settled();
+    if (!silent) settled();
+    return;
   }
   for (auto work = work_.begin(); work != work_.end(); ++work) {
     if (!work->bound || work->request != frame.head.request) continue;

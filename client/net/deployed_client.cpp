@@ -67,12 +67,15 @@ class DeployedClient::Impl final : public LinkEffects {
 
   void send(Frame frame) override;
   void note(const ClientEvent& event) override;
-  void prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh) override { office_.prepare(serial, plan, client, fresh); }
-  void open_blob(const BlobReference& blob) override { office_.open_blob(blob); }
+  void prepare(std::uint64_t serial, const std::string& plan, const std::string& run, ClientId client, bool fresh) override {
+    office_.prepare(serial, plan, run, client, fresh);
+  }
+  void open_blob(const BlobReference& blob, bool keep) override { office_.open_blob(blob, keep); }
   void blob_grew(const std::shared_ptr<PartialBlob>& blob) override { office_.blob_grew(blob); }
   void start(std::uint64_t serial, const Message& task) override { office_.start(serial, task); }
   void interrupt() override { office_.interrupt(); }
   void keep_answer(const StoredAnswer& answer, const SharedBuffer& body) override { office_.keep_answer(answer, body); }
+  void hash_answer(const StoredAnswer& answer, const SharedBuffer& body) override { office_.hash_answer(answer, body); }
   void load_body(const StoredAnswer& answer) override { office_.load_body(answer); }
   void forget_answer(const std::string& key) override { office_.forget_answer(key); }
 
@@ -146,7 +149,7 @@ DeployedClient::Impl::Impl(ClientConfig config, LocalData data, ClientHooks hook
       link_(*this, profile(config_, data, hooks_), state_.load_plan(), state_.load_answers()),
       policy_(config_.limits),
       backoff_(hooks_.uniform),
-      office_(state_, hooks_, std::move(data), config_.limits.memory_mb ? static_cast<std::uint64_t>(*config_.limits.memory_mb) * 1'000'000 : machine_bytes(), config_.privacy,
+      office_(state_, hooks_, std::move(data), config_,
               {[this](std::function<void(ClientLink&)> action) { tell(std::move(action)); }, [this](std::exception_ptr error) { fail(std::move(error)); }}) {
   wake_.expires_at(Clock::time_point::max());
 }

@@ -19,9 +19,10 @@ struct ClientHooks {
   std::function<void()> worker_setup;
   /// On the I/O thread. Must not block.
   std::function<void(const ClientEvent&)> on_event;
-  /// Instead of training, on the worker thread: the answer to a task. No model is built then; `model_bytes` bounds a task's body.
+  /// Instead of training, on the worker thread: the answer to a task. No model is built then; no task may have a longer body than
+  /// `max_task_bytes`.
   std::function<Message(const Message& task, const std::function<bool()>& should_stop)> answer;
-  std::uint64_t model_bytes = std::uint64_t{4} << 30U;
+  std::uint64_t max_task_bytes = std::uint64_t{4} << 30U;
   /// Whether training is allowed: asked twice a second, on the I/O thread; `training` says that it goes on. Default: limits of
   /// the configuration.
   std::function<Permission(bool training)> policy;

@@ -20,6 +20,7 @@ enum class Purpose : std::uint64_t {
   holdout = 9,
   evaluation = 10,
   rotation = 11,
+  secure_rounding = 12,
 };
 
 /// The one random source: a ChaCha20 key stream (RFC 8439 block function) whose key is the tuple

@@ -60,6 +60,17 @@ void DeviceOptions::fields(Fields& f) {
   f.number("failure_probability", failure_probability, {0, 1}, "chance that a device leaves during a task");
 }
 
+void SecureAggregationOptions::fields(Fields& f) {
+  f.number("adversary_rate", adversary_rate, {0, 0.9}, "at most this share of a round's clients works with the server");
+  f.number("dropout_rate", dropout_rate, {0, 0.9}, "at most this share of those that trained may leave before the sum is unmasked; with more the round is abandoned");
+  f.choice("server", server, {"semi_malicious", "curious"}, "what is withstood: a server that tells clients different survivors, or one that only reads");
+  f.integer("security_bits", security_bits, {1, 128}, "privacy fails with a chance of at most 2^-this for each round");
+  f.integer("correctness_bits", correctness_bits, {1, 128}, "a round with no more drop-outs than planned fails with a chance of at most 2^-this");
+  f.integer("minimum_survivors", minimum_survivors, {3, 65'536}, "the fewest updates in a sum", "clients");
+  f.optional_integer("value_bits", value_bits, {8, 32}, "updates are rounded at random to this many bits within round.update_bound_bits; null: the exact grid, with the bits of a run without", "bits");
+  f.number("step_timeout_s", step_timeout_s, {0, 86'400, true}, "how long the server waits in each step after training", "seconds");
+}
+
 void Expectation::fields(Fields& f) {
   f.choice("metric", metric, {"accuracy", "loss"}, "what is compared after the last round");
   f.number("low", low, {}, "lowest value in the band");
@@ -86,6 +97,10 @@ void Experiment::fields(Fields& f) {
   PrivacyOptions privacy_options = privacy.value_or(PrivacyOptions{});
   f.optional_group("privacy", has_privacy, [&](Fields& g) { privacy_options.fields(g); }, "a promise of differential privacy; null: none");
   privacy = has_privacy ? std::optional(privacy_options) : std::nullopt;
+  bool has_secure = secure_aggregation.has_value();
+  SecureAggregationOptions secure_options = secure_aggregation.value_or(SecureAggregationOptions{});
+  f.optional_group("secure_aggregation", has_secure, [&](Fields& g) { secure_options.fields(g); }, "the server learns only the sum of a round's updates; null: it sees each");
+  secure_aggregation = has_secure ? std::optional(secure_options) : std::nullopt;
   bool has_devices = devices.has_value();
   DeviceOptions device_options = devices.value_or(DeviceOptions{});
   f.optional_group("devices", has_devices, [&](Fields& g) { device_options.fields(g); },
@@ -105,6 +120,22 @@ void check_name(const std::string& name) {
   if (!good) bad_value("name", name, "1 to 100 letters, digits, '.', '_' or '-', not starting with '.'");
 }
 
+/// Rules of secure aggregation that need nothing but the experiment; privacy/secagg/secure_vector.h has the others.
+void check_secure_aggregation(const Experiment& e) {
+  constexpr std::uint64_t kMost = 65'536;
+  const std::int64_t fewest = e.secure_aggregation->minimum_survivors;
+  if (e.round.cohort < fewest) {
+    bad_value("round.cohort", e.round.cohort, "at least " + std::to_string(fewest) + " (secure_aggregation.minimum_survivors): a sum of fewer updates would show them");
+  }
+  if (e.round.selected() > kMost) {
+    bad_value("round.cohort", e.round.cohort, "at most " + std::to_string(kMost) + " under secure_aggregation, times round.over_selection");
+  }
+  if (e.evaluation.per_client_every > 0) {
+    bad_value("evaluation.per_client_every", e.evaluation.per_client_every,
+              "0 under secure_aggregation: the server would see what each client measured; evaluation.every measures on the test set");
+  }
+}
+
 void check_together(const Experiment& e) {
   check_name(e.name);
   if (e.round.minimum_updates > e.round.cohort) {
@@ -118,6 +149,7 @@ void check_together(const Experiment& e) {
               "a share above 0, because evaluation.per_client_every asks for per-client evaluation");
   }
   if (e.privacy) e.privacy->check();
+  if (e.secure_aggregation) check_secure_aggregation(e);
   if (e.expect && e.expect->low > e.expect->high) bad_value("expect.low", e.expect->low, "at most expect.high");
 }
 

@@ -55,6 +55,20 @@ struct PrivacyOptions {
   void check() const;
 };
 
+/// Secure aggregation: the server learns only the sum of a round's updates. privacy/secagg/README.md has the protocol.
+struct SecureAggregationOptions {
+  double adversary_rate = 0.1;
+  double dropout_rate = 0.2;
+  std::string server = "semi_malicious";
+  std::int64_t security_bits = 40;
+  std::int64_t correctness_bits = 20;
+  std::int64_t minimum_survivors = 3;
+  std::optional<std::int64_t> value_bits;
+  double step_timeout_s = 60;
+
+  void fields(Fields& f);
+};
+
 /// How fast and how reliable simulated devices are. Deployed devices ignore it.
 struct DeviceOptions {
   double examples_per_s = 1000;
@@ -93,6 +107,7 @@ struct Experiment {
   RoundOptions round;
   EvaluationOptions evaluation;
   std::optional<PrivacyOptions> privacy;
+  std::optional<SecureAggregationOptions> secure_aggregation;
   std::optional<DeviceOptions> devices;
   std::optional<Expectation> expect;
 

@@ -31,6 +31,12 @@ void PrivacyPlan::fields(Fields& f) {
   f.integer("bound_bits", bound_bits, {-10, 16}, "round.update_bound_bits");
 }
 
+void SecureAggregationPlan::fields(Fields& f) {
+  f.group("section", [&](Fields& g) { section.fields(g); }, "the experiment's secure_aggregation section");
+  f.integer("max_cohort", max_cohort, {1, 65'536}, "the most updates of a round");
+  f.integer("bound_bits", bound_bits, {-10, 16}, "round.update_bound_bits");
+}
+
 void ClientPlan::fields(Fields& f) {
   f.component("model", model, "model", "what is trained");
   f.component("trainer", trainer, "trainer", "how a client trains");
@@ -44,6 +50,10 @@ void ClientPlan::fields(Fields& f) {
   PrivacyPlan privacy_plan = privacy.value_or(PrivacyPlan{});
   f.optional_group("privacy", has_privacy, [&](Fields& g) { privacy_plan.fields(g); }, "the device's part of a privacy promise");
   privacy = has_privacy ? std::optional(privacy_plan) : std::nullopt;
+  bool has_secure = secure_aggregation.has_value();
+  SecureAggregationPlan secure_plan = secure_aggregation.value_or(SecureAggregationPlan{});
+  f.optional_group("secure_aggregation", has_secure, [&](Fields& g) { secure_plan.fields(g); }, "the device's part of secure aggregation");
+  secure_aggregation = has_secure ? std::optional(secure_plan) : std::nullopt;
 }
 
 ClientPlan plan_of(const Experiment& experiment, const ExampleShape& shape) {
@@ -63,6 +73,7 @@ std::string plan_text(const ClientPlan& plan) {
   ClientPlan copy = plan;
   nlohmann::json document = write_fields([&](Fields& f) { copy.fields(f); });
   if (!copy.privacy) document.erase("privacy");
+  if (!copy.secure_aggregation) document.erase("secure_aggregation");
   return document.dump();
 }
 

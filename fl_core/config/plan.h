@@ -27,6 +27,15 @@ struct PrivacyPlan {
   void fields(Fields& f);
 };
 
+/// What devices must know of secure aggregation: with the privacy plan, it fixes the integers that are summed.
+struct SecureAggregationPlan {
+  SecureAggregationOptions section;  ///< of the experiment
+  std::int64_t max_cohort = 1;       ///< the most updates of a round: sums have room for so many
+  std::int64_t bound_bits = 6;       ///< round.update_bound_bits
+
+  void fields(Fields& f);
+};
+
 /// The part of an experiment that a deployed client must know; the server sends it as JSON in its welcome. It is data: a
 /// model is a list of stages, a component is a name with options, and both are validated before they are used.
 struct ClientPlan {
@@ -39,12 +48,13 @@ struct ClientPlan {
   double client_holdout = 0;
   ExampleShape shape;  ///< of the examples that the model was built for
   std::optional<PrivacyPlan> privacy;
+  std::optional<SecureAggregationPlan> secure_aggregation;
 
   void fields(Fields& f);
 };
 
 ClientPlan plan_of(const Experiment& experiment, const ExampleShape& shape);
-/// One line of JSON; the same plan gives the same text. Without privacy the key is left out, as it was before there was any.
+/// One line of JSON; the same plan gives the same text. Without privacy or secure aggregation their keys are left out, as they were before there was any.
 std::string plan_text(const ClientPlan& plan);
 /// Throws ConfigError "the server's plan: …": the text comes from a peer, and may name components that this build lacks.
 ClientPlan parse_plan(const std::string& text);

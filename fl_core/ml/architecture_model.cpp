@@ -8,6 +8,7 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/config/json_reader.h"
+#include "fl_core/ml/dense_network.h"
 #include "fl_core/ml/ghost_network.h"
 #include "fl_core/ml/torch_model.h"
 
@@ -131,8 +132,12 @@ class ArchitectureModel final : public TorchModel {
       : TorchModel(architecture->layout, architecture->shape, "spec"), architecture_(std::move(architecture)) {
     initialise(*architecture_, seed, weights());
     operations_ = build(architecture_->stages);
+    dense_ = DenseNetwork::of(*architecture_);
   }
 
+  double backward(const Batch& batch, Rng& rng) override {
+    return dense_ ? dense_->backward(batch, weights(), whole_gradient()) : TorchModel::backward(batch, rng);
+  }
   std::size_t clipped_backward(const Batch& batch, double clip_norm, Rng& rng) override;
 
  private:
@@ -145,6 +150,7 @@ class ArchitectureModel final : public TorchModel {
 
   std::shared_ptr<const Architecture> architecture_;
   Operations operations_;
+  std::optional<DenseNetwork> dense_;         ///< trains in place of the operations where the network is small enough
   std::optional<ghost::Network> by_example_;  ///< made when it is first needed
 };
 

@@ -36,7 +36,7 @@ class TorchModel : public Model {
   const SharedLayout& layout() const final { return layout_; }
   std::span<float> weights() final { return weights_.span(); }
   std::span<const float> gradient() const final { return gradient_.span(); }
-  double backward(const Batch& batch, Rng& rng) final;
+  double backward(const Batch& batch, Rng& rng) override;
   Evaluation evaluate(const Batch& batch) final;
 
  protected:
@@ -52,6 +52,8 @@ class TorchModel : public Model {
   torch::Tensor weight_view(std::size_t slot);
   /// A new view of where slot i's gradient ends. REQUIRES: a weight slot.
   torch::Tensor gradient_view(std::size_t slot);
+  /// The flat gradient, for whoever computes all of it.
+  std::span<float> whole_gradient() { return gradient_.span(); }
   /// Says that `parameter`, which views slot i, takes part in autograd; its gradient is collected after each backward.
   /// A weight slot without a parameter keeps a gradient of zero unless forward() arranges to write gradient_view(i).
   void collect_from(std::size_t slot, torch::Tensor parameter);

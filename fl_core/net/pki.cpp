@@ -87,8 +87,9 @@ std::string names_hint(const std::string& name, const Change& change) {
   return names.size() <= kFew || hint.starts_with("; did you mean") ? hint : "; " + fl_pki("list", change.folder) + " shows all";
 }
 
-/// What a new certificate of `name` needs: the name is not taken.
-void check_free(const Change& change, const std::string& name, CertificateRole role) {
+/// What a new certificate of `name` needs: the name is not taken, or (`moves_to_ed25519`) only by certificates for keys of another
+/// type, which may stay valid beside the new one until the device has it.
+void check_free(const Change& change, const std::string& name, CertificateRole role, bool moves_to_ed25519 = false) {
   const IndexEntry* newest = change.index.newest(name);
   if (newest == nullptr) return;
   if (newest->role != role) {
@@ -97,8 +98,9 @@ void check_free(const Change& change, const std::string& name, CertificateRole r
   }
   for (const IndexEntry& entry : change.index.certificates) {
     if (entry.name != name || !entry.live(change.now)) continue;
+    if (moves_to_ed25519 && pki::key_type(entry.public_key) != KeyType::ed25519) continue;
     throw ConfigError("'" + name + "' already has a valid certificate; " + fl_pki("renew " + name, change.folder) +
-                      " makes the next one for the same key, after " + fl_pki("revoke " + name, change.folder) + " a new key can be issued");
+                      " makes the next one, after " + fl_pki("revoke " + name, change.folder) + " a new key can be issued");
   }
 }
 
@@ -146,22 +148,29 @@ void withdraw_token(Index& index, const std::string& name) {
   std::erase_if(index.tokens, [&](const IndexToken& one) { return one.name == name && one.used_at == 0; });
 }
 
+/// Makes the key of an entry, on disk, and its certificate, not yet on disk; the entry goes into the index, not yet on disk.
+pki::Certificate certify_new_key(Change& change, IndexEntry entry) {
+  const pki::Key key = pki::make_key(entry.role == CertificateRole::client ? KeyType::ed25519 : KeyType::p256);
+  entry.public_key = pki::public_key_hex(key.get());
+  pki::Certificate certificate = sign(change, entry, key.get());
+  const std::filesystem::path folder = issued_folder(change.folder, entry.name);
+  make_folder(folder);
+  pki::write_private_key(folder / "key.pem", key.get());
+  withdraw_token(change.index, entry.name);
+  change.index.certificates.push_back(std::move(entry));
+  return certificate;
+}
+
 /// Keys first, then the index in one step, then certificates: whatever instant a crash picks, no certificate is unknown.
 std::vector<IssuedFiles> issue(Change& change, std::vector<IndexEntry> entries) {
   std::vector<pki::Certificate> certificates;
-  for (IndexEntry& entry : entries) {
-    const pki::Key key = pki::make_key();
-    entry.public_key = pki::public_key_hex(key.get());
-    certificates.push_back(sign(change, entry, key.get()));
-    const std::filesystem::path folder = issued_folder(change.folder, entry.name);
-    make_folder(folder);
-    pki::write_private_key(folder / "key.pem", key.get());
-    withdraw_token(change.index, entry.name);
-    change.index.certificates.push_back(std::move(entry));
-  }
+  for (IndexEntry& entry : entries) certificates.push_back(certify_new_key(change, std::move(entry)));
   pki::write_index(change.folder, change.index);
   std::vector<IssuedFiles> files;
-  for (const pki::Certificate& certificate : certificates) files.push_back(write_certificate(change, certificate.get()));
+  for (const pki::Certificate& certificate : certificates) {
+    files.push_back(write_certificate(change, certificate.get()));
+    files.back().new_key = true;
+  }
   return files;
 }
 
@@ -204,7 +213,7 @@ Authority Authority::create(const std::filesystem::path& folder, ValidityOptions
   // A name of its own, so that nobody mistakes one authority for another.
   const std::string name = "Tributary authority " + serial.substr(0, 8);
   check_validity(name, validity);
-  pki::Key key = pki::make_key();
+  pki::Key key = pki::make_key(KeyType::p256);
   pki::Certificate root = pki::make_certificate(
       {name, CertificateRole::authority, serial, now + validity.not_before_offset_s, now + validity.lifetime_s, {}}, key.get(), nullptr);
   pki::write_private_key(folder / "ca.key", key.get());
@@ -263,7 +272,7 @@ IssuedFiles Authority::issue_client_from_request(const std::string& name, const 
                       "'; name the device that made it, or copy the right request");
   }
   Change change(folder_);
-  check_free(change, name, CertificateRole::client);
+  check_free(change, name, CertificateRole::client, contents.key_type == KeyType::ed25519);
   check_request(change, name, contents, request.string());
   IndexEntry entry = new_entry(change, name, CertificateRole::client, validity);
   entry.public_key = contents.public_key;
@@ -288,7 +297,7 @@ std::string Authority::make_token(const std::string& name, std::int64_t valid_fo
     throw ConfigError("validity of the token: got " + std::to_string(valid_for_s) + " s, expected less than 100 years");
   }
   Change change(folder_);
-  check_free(change, name, CertificateRole::client);
+  check_free(change, name, CertificateRole::client, true);
   const IndexToken token{name, random_hex(kTokenBytes), change.now + valid_for_s, 0};
   std::erase_if(change.index.tokens, [&](const IndexToken& one) { return one.name == name; });
   change.index.tokens.push_back(token);
@@ -310,6 +319,11 @@ IssuedFiles Authority::renew(const std::string& name, ValidityOptions validity) 
   }
   IndexEntry entry = new_entry(change, name, base->role, validity);
   entry.hosts = base->hosts;
+  std::error_code ignored;  // a key that cannot be seen counts as the device's own
+  if (entry.role == CertificateRole::client && pki::key_type(base->public_key) != KeyType::ed25519 &&
+      std::filesystem::exists(issued_folder(folder_, name) / "key.pem", ignored)) {
+    return issue(change, {entry}).front();
+  }
   entry.public_key = base->public_key;
   const pki::Key key = pki::public_key_from_hex(entry.public_key, (folder_ / "index.json").string());
   const pki::Certificate certificate = sign(change, entry, key.get());
@@ -364,7 +378,7 @@ AuthorityListing Authority::list() const {
     else if (current[entry.name] != &entry) status = Status::replaced;
     else if (days_left(entry.not_after, now) < kExpiryWarningDays) status = Status::expires_soon;
     listing.certificates.push_back(
-        {entry.name, entry.role, entry.serial, entry.not_before, entry.not_after, entry.hosts, entry.revoked_at, status});
+        {entry.name, entry.role, pki::key_type(entry.public_key), entry.serial, entry.not_before, entry.not_after, entry.hosts, entry.revoked_at, status});
   }
   for (const IndexToken& token : index.tokens) {
     if (token.used_at == 0) listing.tokens.push_back({token.name, token.expires});
@@ -383,9 +397,9 @@ RequestFiles make_request(const std::string& name, const std::string& token, con
   RequestFiles files{folder / "key.pem", folder / "request.pem", false};
   std::error_code ignored;  // a key that cannot be seen cannot be replaced either, and the writing says so
   files.key_was_there = std::filesystem::exists(files.key, ignored);
-  const pki::Key key = files.key_was_there ? pki::read_private_key(files.key) : pki::make_key();
-  if (!pki::is_p256(key.get())) {
-    throw ConfigError(files.key.string() + ": is no EC P-256 key; choose another --output, so that a new key is made");
+  const pki::Key key = files.key_was_there ? pki::read_private_key(files.key) : pki::make_key(KeyType::ed25519);
+  if (pki::key_type(key.get()) != KeyType::ed25519) {
+    throw ConfigError(files.key.string() + ": is no Ed25519 key, which devices have; choose another --output, so that a new key is made");
   }
   if (!files.key_was_there) pki::write_private_key(files.key, key.get());
   const auto request = pki::make_request(name, key.get(), pki::proof_of(token, pki::public_key_hex(key.get())));

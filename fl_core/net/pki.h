@@ -13,6 +13,12 @@ enum class CertificateRole : std::uint8_t { authority, server, client };
 /// "authority", "server", "client".
 const char* role_name(CertificateRole role);
 
+/// What kind of key a certificate is for. Clients get Ed25519 keys, with which they also sign in secure aggregation; authorities
+/// and servers get P-256 ones. A client may connect with either, or with an RSA key of another program.
+enum class KeyType : std::uint8_t { ed25519, p256, other };
+/// "Ed25519", "P-256", "other".
+const char* key_type_name(KeyType type);
+
 /// From this many days before its end on, a certificate should be renewed and `fl pki list` warns.
 inline constexpr std::int64_t kExpiryWarningDays = 30;
 inline constexpr std::int64_t kSecondsPerDay = 86'400;
@@ -32,6 +38,7 @@ struct ValidityOptions {
 struct CertificateInfo {
   std::string name;  ///< the common name
   CertificateRole role = CertificateRole::client;
+  KeyType key_type = KeyType::other;
   std::string serial;              ///< upper-case hexadecimal
   std::string fingerprint;         ///< SHA-256 of the DER certificate, 64 lower-case hexadecimal digits
   std::int64_t not_before = 0;     ///< seconds since 1970
@@ -64,6 +71,7 @@ struct IssuedCertificate {
   };
   std::string name;
   CertificateRole role = CertificateRole::client;
+  KeyType key_type = KeyType::other;
   std::string serial;
   std::int64_t not_before = 0;
   std::int64_t not_after = 0;
@@ -92,6 +100,7 @@ struct IssuedFiles {
   CertificateInfo info;
   std::filesystem::path certificate;
   std::filesystem::path key;  ///< empty when the authority never had it
+  bool new_key = false;       ///< whether `key` was made for this certificate
 };
 
 struct Revocation {
@@ -101,8 +110,9 @@ struct Revocation {
 };
 
 /// A certificate authority in a folder: ca.pem (root), ca.key, crl.pem (revocation list), index.json (what was issued, and
-/// pending tokens) and issued/NAME/{cert.pem, key.pem}. Keys are EC P-256, signatures ECDSA with SHA-256, and certificates pass
-/// OpenSSL's strict checks (X509_V_FLAG_X509_STRICT) with the revocation list.
+/// pending tokens) and issued/NAME/{cert.pem, key.pem}. Its own key and those of servers are EC P-256, those of clients Ed25519;
+/// signatures are ECDSA with SHA-256, and certificates pass OpenSSL's strict checks (X509_V_FLAG_X509_STRICT) with the
+/// revocation list.
 ///
 /// Private keys and the index have mode 0600 from the first instant. Every change holds a lock on the folder, so several
 /// processes may share it, and is one atomic replacement of index.json: a certificate that exists is in the index, and an interrupted
@@ -123,17 +133,19 @@ class Authority {
   IssuedFiles issue_client(const std::string& name, ValidityOptions validity = {});
   /// The same for many names at the cost of one: all are checked first, then all are issued.
   std::vector<IssuedFiles> issue_clients(std::span<const std::string> names, ValidityOptions validity = {});
-  /// From what make_request() wrote on the device. The request must be signed with its own key and carry the HMAC of that key
-  /// under the name's token, which is used up by this. Nothing in it but the key reaches the certificate.
+  /// From what make_request() wrote on the device. The request must be signed with its own key, Ed25519 or P-256, and carry the
+  /// HMAC of that key under the name's token, which is used up by this. Nothing in it but the key reaches the certificate. A name
+  /// that has valid certificates for P-256 keys only may get one for an Ed25519 key beside them.
   IssuedFiles issue_client_from_request(const std::string& name, const std::filesystem::path& request,
                                         ValidityOptions validity = {});
 
   /// A new one-time token of 128 random bits, 32 hexadecimal digits, with which the device `name` may ask for its first
-  /// certificate. It replaces an earlier one of this name.
+  /// certificate, or for its first one with an Ed25519 key. It replaces an earlier token of this name.
   std::string make_token(const std::string& name, std::int64_t valid_for_s);
 
-  /// A new certificate for the same name, hosts and key, written over issued/NAME/cert.pem. The old one stays valid until it
-  /// expires or is revoked.
+  /// A new certificate for the same name and hosts, written over issued/NAME/cert.pem. The old one stays valid until it expires
+  /// or is revoked. The key stays the same, with one exception: a client's P-256 key that was made here (issued/NAME/key.pem) gives
+  /// way to a new Ed25519 one, as new_key says. A P-256 key that only the device has is certified again.
   IssuedFiles renew(const std::string& name, ValidityOptions validity = {});
 
   /// Revokes every valid certificate of a name, or the one with this serial, and writes the next revocation list.
@@ -155,7 +167,8 @@ struct RequestFiles {
   bool key_was_there = false;  ///< an earlier request's key was used again
 };
 /// On the device: makes key.pem (mode 0600, never leaves the device) and request.pem, a signing request for `name` that carries
-/// HMAC-SHA256(token, public key) in its challenge password, in `folder`. An existing key.pem is kept and used.
+/// HMAC-SHA256(token, public key) in its challenge password, in `folder`. The key is Ed25519. An existing key.pem is kept and used;
+/// ConfigError when it is of another type.
 RequestFiles make_request(const std::string& name, const std::string& token, const std::filesystem::path& folder);
 
 }  // namespace fl

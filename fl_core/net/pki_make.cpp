@@ -124,7 +124,13 @@ void clear_errors() { ERR_clear_error(); }
 
 std::string to_hex(std::span<const unsigned char> bytes) { return fl::to_hex(std::as_bytes(bytes)); }
 
-Key make_key() { return Key(require_made(EVP_EC_gen("P-256"), "EVP_EC_gen")); }
+Key make_key(KeyType type) {
+  FL_CHECK(type != KeyType::other, "no such key is made");
+  return Key(type == KeyType::ed25519 ? require_made(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"), "EVP_PKEY_Q_keygen")
+                                      : require_made(EVP_EC_gen("P-256"), "EVP_EC_gen"));
+}
+
+const EVP_MD* digest_for(EVP_PKEY* key) { return EVP_PKEY_is_a(key, "ED25519") == 1 ? nullptr : EVP_sha256(); }
 
 std::string make_serial() {
   std::array<unsigned char, 16> bytes{};
@@ -147,7 +153,8 @@ Certificate make_certificate(const CertificatePlan& plan, EVP_PKEY* key, const S
   require(X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer)) == 1, "X509_set_issuer_name");
   require(X509_set_pubkey(certificate.get(), key) == 1, "X509_set_pubkey");
   add_extensions(certificate.get(), issuer, plan);
-  require(X509_sign(certificate.get(), signer == nullptr ? key : signer->key.get(), EVP_sha256()) > 0, "X509_sign");
+  EVP_PKEY* signing = signer == nullptr ? key : signer->key.get();
+  require(X509_sign(certificate.get(), signing, digest_for(signing)) > 0, "X509_sign");
   return certificate;
 }
 
@@ -186,7 +193,7 @@ Request make_request(const std::string& name, EVP_PKEY* key, const std::string& 
   require(X509_REQ_add1_attr_by_NID(request.get(), NID_pkcs9_challengePassword, MBSTRING_ASC,
                                     reinterpret_cast<const unsigned char*>(proof.data()), static_cast<int>(proof.size())) == 1,
           "X509_REQ_add1_attr_by_NID");
-  require(X509_REQ_sign(request.get(), key, EVP_sha256()) > 0, "X509_REQ_sign");
+  require(X509_REQ_sign(request.get(), key, digest_for(key)) > 0, "X509_REQ_sign");
   return request;
 }
 
@@ -214,6 +221,16 @@ std::string proof_of(const std::string& token, const std::string& public_key) {
 
 bool same_secret(const std::string& a, const std::string& b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+std::vector<std::byte> to_der(X509* certificate) {
+  unsigned char* der = nullptr;
+  const int size = i2d_X509(certificate, &der);
+  require(size > 0, "i2d_X509");
+  const auto bytes = std::as_bytes(std::span(der, static_cast<std::size_t>(size)));
+  std::vector<std::byte> copy(bytes.begin(), bytes.end());
+  OPENSSL_free(der);
+  return copy;
 }
 
 std::string to_pem(X509* certificate) { return pem_text(PEM_write_bio_X509, certificate); }

@@ -60,6 +60,15 @@ const char* role_name(CertificateRole role) {
   return "?";
 }
 
+const char* key_type_name(KeyType type) {
+  switch (type) {
+    case KeyType::ed25519: return "Ed25519";
+    case KeyType::p256: return "P-256";
+    case KeyType::other: return "other";
+  }
+  return "?";
+}
+
 const char* status_name(IssuedCertificate::Status status) {
   switch (status) {
     case IssuedCertificate::Status::valid: return "valid";

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdlib>
 #include <ctime>
+#include <string_view>
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
@@ -21,8 +22,12 @@ constexpr const char* kExpectedCertificate = "a certificate: ca.pem or cert.pem 
 constexpr const char* kExpectedRequest = "the request.pem that 'fl pki request' wrote on the device";
 constexpr const char* kExpectedKey = "the private key that 'fl pki' wrote, without a password";
 
-/// SubjectPublicKeyInfo of a P-256 key with a named curve and an uncompressed point: 91 bytes.
-constexpr std::size_t kP256PublicKeyDigits = 182;
+/// How SubjectPublicKeyInfo in DER begins, in hexadecimal, and how long it is: RFC 8410 for Ed25519, whose point of 32 bytes follows;
+/// RFC 5480 for P-256 with a named curve and an uncompressed point of 64.
+constexpr std::string_view kEd25519Start = "302a300506032b6570032100";
+constexpr std::size_t kEd25519Digits = 24 + 64;
+constexpr std::string_view kP256Start = "3059301306072a8648ce3d020106082a8648ce3d03010703420004";
+constexpr std::size_t kP256Digits = 54 + 128;
 
 /// Never asks on the terminal: a file with a password is refused.
 int no_password(char*, int, int, void*) { return -1; }
@@ -117,11 +122,15 @@ std::string challenge_password(X509_REQ* request) {
 
 }  // namespace
 
-bool is_p256(EVP_PKEY* key) {
-  std::array<char, 64> group{};
-  const bool known = EVP_PKEY_is_a(key, "EC") == 1 && EVP_PKEY_get_group_name(key, group.data(), group.size(), nullptr) == 1;
-  clear_errors();
-  return known && std::string(group.data()) == "prime256v1" && public_key_hex(key).size() == kP256PublicKeyDigits;
+KeyType key_type(const std::string& public_key_hex) {
+  if (public_key_hex.size() == kEd25519Digits && public_key_hex.starts_with(kEd25519Start)) return KeyType::ed25519;
+  if (public_key_hex.size() == kP256Digits && public_key_hex.starts_with(kP256Start)) return KeyType::p256;
+  return KeyType::other;
+}
+
+KeyType key_type(EVP_PKEY* key) {
+  const bool known = key != nullptr && (EVP_PKEY_is_a(key, "ED25519") == 1 || EVP_PKEY_is_a(key, "EC") == 1);
+  return known ? key_type(public_key_hex(key)) : KeyType::other;
 }
 
 Key public_key_from_hex(const std::string& hex, const std::string& source) {
@@ -164,15 +173,12 @@ CertificateInfo describe(X509* certificate, const std::string& source) {
   CertificateInfo info;
   info.name = common_name(X509_get_subject_name(certificate));
   info.role = role_of(certificate, source);
+  info.key_type = key_type(X509_get0_pubkey(certificate));
   const Owned<BIGNUM> serial(require_made(ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), nullptr), "ASN1_INTEGER_to_BN"));
   char* digits = require_made(BN_bn2hex(serial.get()), "BN_bn2hex");
   info.serial = digits;
   OPENSSL_free(digits);
-  unsigned char* der = nullptr;
-  const int size = i2d_X509(certificate, &der);
-  require(size > 0, "i2d_X509");
-  info.fingerprint = sha256_hex(std::as_bytes(std::span(der, static_cast<std::size_t>(size))));
-  OPENSSL_free(der);
+  info.fingerprint = sha256_hex(to_der(certificate));
   info.not_before = seconds_of(X509_get0_notBefore(certificate), source);
   info.not_after = seconds_of(X509_get0_notAfter(certificate), source);
   if (info.role == CertificateRole::server) info.hosts = hosts_of(certificate);
@@ -184,10 +190,11 @@ RequestContents load_request(const std::filesystem::path& path) {
   const Request request = read_pem<Request>(path, PEM_read_bio_X509_REQ, kExpectedRequest, kPemLimitBytes);
   RequestContents contents;
   contents.key.reset(X509_REQ_get_pubkey(request.get()));
-  const bool p256 = contents.key && is_p256(contents.key.get());
-  const bool good = p256 && X509_REQ_verify(request.get(), contents.key.get()) == 1;
+  contents.key_type = key_type(contents.key.get());
+  const bool known = contents.key_type != KeyType::other;
+  const bool good = known && X509_REQ_verify(request.get(), contents.key.get()) == 1;
   clear_errors();
-  if (!p256) throw ConfigError(path.string() + ": asks for a key that is not EC P-256; expected " + kExpectedRequest);
+  if (!known) throw ConfigError(path.string() + ": asks for a key that is neither Ed25519 nor EC P-256; expected " + kExpectedRequest);
   if (!good) throw ConfigError(path.string() + ": its signature is wrong, so it was changed on the way; copy it again from the device");
   contents.name = common_name(X509_REQ_get_subject_name(request.get()));
   check_identity_name(contents.name, path.string() + ": its common name");

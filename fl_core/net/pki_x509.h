@@ -28,6 +28,7 @@ struct Free {
   void operator()(X509_NAME* name) const { X509_NAME_free(name); }
   void operator()(X509_EXTENSION* extension) const { X509_EXTENSION_free(extension); }
   void operator()(GENERAL_NAMES* names) const { GENERAL_NAMES_free(names); }
+  void operator()(EXTENDED_KEY_USAGE* uses) const { EXTENDED_KEY_USAGE_free(uses); }
   void operator()(BIO* bio) const { BIO_free(bio); }
   void operator()(BIGNUM* number) const { BN_free(number); }
   void operator()(ASN1_STRING* text) const { ASN1_STRING_free(text); }
@@ -65,8 +66,10 @@ struct CertificatePlan {
   std::vector<std::string> hosts;  ///< servers only
 };
 
-/// A new P-256 key.
-Key make_key();
+/// A new key. REQUIRES: not KeyType::other.
+Key make_key(KeyType type);
+/// What this key signs certificates and requests with: null for Ed25519, which takes no digest, else SHA-256.
+const EVP_MD* digest_for(EVP_PKEY* key);
 /// A positive number of 126 random bits, always 32 hexadecimal digits.
 std::string make_serial();
 
@@ -85,11 +88,14 @@ bool same_secret(const std::string& a, const std::string& b);
 
 /// SubjectPublicKeyInfo in DER, as hexadecimal.
 std::string public_key_hex(EVP_PKEY* key);
-/// Named curve and uncompressed point; strict peers refuse other forms of the same key.
-bool is_p256(EVP_PKEY* key);
+/// P-256 is with a named curve and an uncompressed point only; strict peers refuse other forms of the same key. Null is `other`.
+KeyType key_type(EVP_PKEY* key);
+/// The same from public_key_hex().
+KeyType key_type(const std::string& public_key_hex);
 /// `source` names the file in the error.
 Key public_key_from_hex(const std::string& hex, const std::string& source);
 
+std::vector<std::byte> to_der(X509* certificate);
 std::string to_pem(X509* certificate);
 std::string to_pem(X509_REQ* request);
 std::string to_pem(X509_CRL* list);
@@ -101,11 +107,12 @@ Key read_private_key(const std::filesystem::path& path);
 Certificate load_certificate(const std::filesystem::path& path);
 CertificateInfo describe(X509* certificate, const std::string& source);
 
-/// What a signing request says; its signature is good and its key is P-256.
+/// What a signing request says; its signature is good and its key is Ed25519 or P-256.
 struct RequestContents {
   std::string name;
   std::string proof;  ///< "" without challenge password
   std::string public_key;
+  KeyType key_type = KeyType::other;
   Key key;
 };
 RequestContents load_request(const std::filesystem::path& path);

@@ -1,16 +1,14 @@
 #include "fl_core/net/tls_context.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 
 #include <set>
 #include <string_view>
-#include <vector>
 
 #include "fl_core/base/error.h"
-#include "fl_core/base/file.h"
 #include "fl_core/net/pki_x509.h"
+#include "fl_core/net/tls_trust.h"
 #include "fl_core/net/tls_words.h"
 
 namespace fl {
@@ -22,61 +20,6 @@ constexpr const char* kSuites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:T
 constexpr const char* kGroups = "X25519:P-256";
 /// Ours have one certificate of about 600 bytes; this is what a stranger may make us keep.
 constexpr long kPeerCertificatesBytes = 16 * 1024;
-constexpr std::uint64_t kPemLimitBytes = 64 * 1024;
-constexpr std::uint64_t kRevocationListLimitBytes = 64U << 20U;
-constexpr int kSecurityLevel = 2;  // 112 bits: no SHA-1, no RSA below 2048 bits
-
-struct FreeStore {
-  void operator()(X509_STORE* store) const { X509_STORE_free(store); }
-  void operator()(X509_STORE_CTX* verification) const { X509_STORE_CTX_free(verification); }
-};
-
-void require_file(const std::string& path, const char* key) {
-  if (path.empty()) throw ConfigError(std::string("tls.") + key + ": is missing; expected the path of a PEM file that 'fl pki' wrote");
-  std::error_code ignored;  // what cannot be seen is reported by the reading
-  const auto kind = std::filesystem::status(path, ignored).type();
-  if (kind == std::filesystem::file_type::not_found) throw ConfigError(std::string("tls.") + key + ": " + path + ": no such file");
-}
-
-std::string read_pem_file(const std::string& path, const char* key, std::uint64_t limit_bytes) {
-  require_file(path, key);
-  return read_text_file(path, limit_bytes);
-}
-
-/// All objects of one kind in a PEM file.
-template <class Object, class Read>
-std::vector<pki::Owned<Object>> read_all(const std::string& text, Read read) {
-  const pki::Owned<BIO> bio(pki::require_made(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), "BIO_new_mem_buf"));
-  std::vector<pki::Owned<Object>> objects;
-  while (Object* object = read(bio.get(), nullptr, nullptr, nullptr)) objects.emplace_back(object);
-  pki::clear_errors();
-  return objects;
-}
-
-pki::Certificate load_authority(const std::string& path) {
-  auto roots = read_all<X509>(read_pem_file(path, "authority", kPemLimitBytes), PEM_read_bio_X509);
-  if (roots.size() != 1) {
-    throw ConfigError("tls.authority: " + path + ": holds " + std::to_string(roots.size()) +
-                      " certificates, expected exactly one, the root that peers come from (ca.pem of 'fl pki')");
-  }
-  X509* root = roots[0].get();
-  const bool good = X509_check_ca(root) == 1 && X509_self_signed(root, 1) == 1;
-  pki::clear_errors();
-  if (!good) throw ConfigError("tls.authority: " + path + ": is not the certificate of an authority; expected ca.pem of 'fl pki'");
-  return std::move(roots[0]);
-}
-
-pki::RevocationList load_revocations(const std::string& path, X509* root) {
-  auto lists = read_all<X509_CRL>(read_pem_file(path, "revocations", kRevocationListLimitBytes), PEM_read_bio_X509_CRL);
-  if (lists.size() != 1) {
-    throw ConfigError("tls.revocations: " + path + ": holds " + std::to_string(lists.size()) +
-                      " revocation lists, expected exactly one (crl.pem of 'fl pki')");
-  }
-  const bool ours = X509_CRL_verify(lists[0].get(), X509_get0_pubkey(root)) == 1;
-  pki::clear_errors();
-  if (!ours) throw ConfigError("tls.revocations: " + path + ": is not signed by the authority in tls.authority; expected its crl.pem");
-  return std::move(lists[0]);
-}
 
 std::int64_t number_of(X509_CRL* list, const std::string& path) {
   const pki::Owned<ASN1_INTEGER> number(static_cast<ASN1_INTEGER*>(X509_CRL_get_ext_d2i(list, NID_crl_number, nullptr, nullptr)));
@@ -100,16 +43,8 @@ std::shared_ptr<const Serials> serials_of(X509_CRL* list) {
   return serials;
 }
 
-/// The rules for any certificate; `purpose` is what it has to be for.
-void set_rules(X509_VERIFY_PARAM* rules, TlsRole owner, bool revocations) {
-  pki::require(X509_VERIFY_PARAM_set_flags(rules, X509_V_FLAG_X509_STRICT | (revocations ? X509_V_FLAG_CRL_CHECK : 0UL)) == 1 &&
-                   X509_VERIFY_PARAM_set_purpose(rules, owner == TlsRole::server ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT) == 1,
-               "X509_VERIFY_PARAM");
-  X509_VERIFY_PARAM_set_depth(rules, 0);  // of certificates between the peer's and the root
-}
-
 /// What a peer would say to our own certificate, said before anybody connects.
-void check_own(X509_STORE* store, X509* certificate, TlsRole role, bool revocations, const std::string& path) {
+void check_own(const tls::Trust& trust, X509* certificate, TlsRole role, const std::string& path) {
   const std::string source = "tls.certificate: " + path;
   const CertificateInfo info = pki::describe(certificate, source);
   const auto wanted = role == TlsRole::server ? CertificateRole::server : CertificateRole::client;
@@ -117,12 +52,8 @@ void check_own(X509_STORE* store, X509* certificate, TlsRole role, bool revocati
     throw ConfigError(source + ": is the certificate of a " + fl::role_name(info.role) + ", expected one of a " + tls::role_name(role) +
                       "; 'fl pki issue " + tls::role_name(role) + "' makes it");
   }
-  const std::unique_ptr<X509_STORE_CTX, FreeStore> verification(pki::require_made(X509_STORE_CTX_new(), "X509_STORE_CTX_new"));
-  pki::require(X509_STORE_CTX_init(verification.get(), store, certificate, nullptr) == 1, "X509_STORE_CTX_init");
-  set_rules(X509_STORE_CTX_get0_param(verification.get()), role, revocations);
-  const bool good = X509_verify_cert(verification.get()) == 1;
-  pki::clear_errors();
-  if (!good) {
+  const tls::Verification verification = trust.verify(certificate, role);
+  if (X509_STORE_CTX_get_error(verification.get()) != X509_V_OK) {
     const bool replaceable = X509_STORE_CTX_get_error(verification.get()) == X509_V_ERR_CERT_HAS_EXPIRED;
     throw ConfigError(tls::verification_words(verification.get(), source, role) +
                       (replaceable ? "; 'fl pki renew " + info.name + "' makes a new one" : ""));
@@ -183,7 +114,7 @@ void set_protocol(SSL_CTX* context, TlsRole role) {
   pki::require(SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 && SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
                    SSL_CTX_set_ciphersuites(context, kSuites) == 1 && SSL_CTX_set1_groups_list(context, kGroups) == 1,
                "TLS 1.3");
-  SSL_CTX_set_security_level(context, kSecurityLevel);
+  SSL_CTX_set_security_level(context, tls::kSecurityLevel);
   // No resumption of any kind: it would outlive a revocation, and early data could be replayed.
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_clear_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
@@ -222,35 +153,23 @@ void TlsFiles::resolve(const std::filesystem::path& folder) {
 }
 
 TlsContext::TlsContext(TlsRole role, const TlsFiles& files) : role_(role) {
-  const pki::Certificate root = load_authority(files.authority);
-  const bool revocations = role == TlsRole::server || !files.revocations.empty();
-  const std::unique_ptr<X509_STORE, FreeStore> store(pki::require_made(X509_STORE_new(), "X509_STORE_new"));
-  pki::require(X509_STORE_add_cert(store.get(), root.get()) == 1, "X509_STORE_add_cert");
+  const tls::Trust trust(files, role == TlsRole::server || !files.revocations.empty());
   auto serials = std::make_shared<const Serials>();
-  if (revocations) {
-    const pki::RevocationList list = load_revocations(files.revocations, root.get());
-    pki::require(X509_STORE_add_crl(store.get(), list.get()) == 1, "X509_STORE_add_crl");
-    revocation_number_ = number_of(list.get(), files.revocations);
-    serials = serials_of(list.get());
+  if (trust.list() != nullptr) {
+    revocation_number_ = number_of(trust.list(), files.revocations);
+    serials = serials_of(trust.list());
   }
   revocations_ = serials;
 
-  require_file(files.certificate, "certificate");
-  require_file(files.key, "key");
-  const pki::Certificate certificate = pki::load_certificate(files.certificate);
-  const pki::Key key = pki::read_private_key(files.key);
-  if (X509_check_private_key(certificate.get(), key.get()) != 1) {
-    pki::clear_errors();
-    throw ConfigError("tls.key: " + files.key + ": is the key of another certificate than " + files.certificate);
-  }
-  check_own(store.get(), certificate.get(), role, revocations, files.certificate);
-  not_after_ = pki::describe(certificate.get(), files.certificate).not_after;
+  const tls::Identity own = tls::load_identity(files);
+  check_own(trust, own.certificate.get(), role, files.certificate);
+  not_after_ = pki::describe(own.certificate.get(), files.certificate).not_after;
 
   context_.reset(pki::require_made(SSL_CTX_new(role == TlsRole::server ? TLS_server_method() : TLS_client_method()), "SSL_CTX_new"));
   set_protocol(context_.get(), role);
-  set_rules(SSL_CTX_get0_param(context_.get()), tls::other(role), revocations);
-  SSL_CTX_set1_cert_store(context_.get(), store.get());
-  pki::require(SSL_CTX_use_certificate(context_.get(), certificate.get()) == 1 && SSL_CTX_use_PrivateKey(context_.get(), key.get()) == 1,
+  trust.set_rules(SSL_CTX_get0_param(context_.get()), tls::other(role));
+  SSL_CTX_set1_cert_store(context_.get(), trust.store());
+  pki::require(SSL_CTX_use_certificate(context_.get(), own.certificate.get()) == 1 && SSL_CTX_use_PrivateKey(context_.get(), own.key.get()) == 1,
                "SSL_CTX_use_certificate");
 }
 

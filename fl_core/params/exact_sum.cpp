@@ -60,6 +60,15 @@ void ExactSum::add_integers(std::size_t first, std::span<const std::int64_t> val
   for (std::size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
 }
 
+void ExactSum::add_sum(std::span<const std::int64_t> sum, std::uint64_t terms, std::uint64_t weight) {
+  FL_CHECK(sum.size() == size(), "ExactSum::add_sum: wrong length");
+  FL_CHECK(terms_ + terms <= max_terms_, "ExactSum::add_sum: more terms than announced");
+  std::int64_t* const sums = sums_.data();
+  for (std::size_t i = 0; i < size(); ++i) sums[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(sums[i]) + static_cast<std::uint64_t>(sum[i]));
+  terms_ += terms;
+  total_weight_ += weight;
+}
+
 void ExactSum::merge(const ExactSum& other) {
   FL_CHECK(other.size() == size() && other.shift_ == shift_ && other.bound_bits_ == bound_bits_, "ExactSum::merge: unlike sums");
   FL_CHECK(terms_ + other.terms_ <= max_terms_, "ExactSum::merge: more terms than announced");

@@ -46,6 +46,10 @@ class ExactSum {
   /// sum[first + i] += values[i]: integers of 2^-s each, no term. REQUIRES: they fit; with terms of weight at most kHalfWeight
   /// everything does whose magnitude, over all calls since the last clear(), stays below 2^62.
   void add_integers(std::size_t first, std::span<const std::int64_t> values);
+  /// Adds what `terms` terms of this weight in all come to: integers of 2^-s each, as raw() of another sum has them. REQUIRES: no more
+  /// than max_terms terms in all, and a sum that terms within the bound can have (SumCode proves it; what a dishonest peer put into
+  /// it wraps around).
+  void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms, std::uint64_t weight);
   /// Adds another sum of the same size, bound and max_terms.
   void merge(const ExactSum& other);
   /// out[i] = (float)(sum[i] / (Σ weight · 2^s)): one division in double, one rounding to float. REQUIRES: terms() > 0.

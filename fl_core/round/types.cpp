@@ -15,7 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array<const char*, kOutcomes> kOutcomeNames = {
-    "accepted", "left", "late", "failed", "malformed", "wrong_round", "wrong_model", "not_finite", "out_of_bound"};
+    "accepted", "left", "late", "failed", "malformed", "wrong_round", "wrong_model", "not_finite", "out_of_bound", "not_summed"};
 
 json number_or_null(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 

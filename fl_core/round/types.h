@@ -63,8 +63,9 @@ enum class Outcome : std::uint8_t {
   wrong_model = 6,      ///< another layout fingerprint or length
   not_finite = 7,       ///< NaN or infinity in the delta
   out_of_bound = 8,     ///< some |delta| at or above round.update_bound
+  not_summed = 9,       ///< answered, but secure aggregation could not be completed
 };
-inline constexpr std::size_t kOutcomes = 9;
+inline constexpr std::size_t kOutcomes = 10;
 /// "accepted", "left", … as written in metrics.jsonl.
 const char* outcome_name(Outcome outcome);
 

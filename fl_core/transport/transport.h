@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "fl_core/round/types.h"
@@ -20,6 +21,15 @@ struct Arrival {
   std::uint32_t round = 0;  ///< of the send that this answers
   Seconds time = 0;         ///< when it arrived, on the transport's clock
   std::optional<Message> message;
+  /// The update is part of take_sum() already: `message` comes without its body, which had so many bytes.
+  std::optional<std::uint64_t> summed_bytes{};
+};
+
+/// What updates come to that were added up on their way (ExactSum::raw() over all of them).
+struct PartialSum {
+  std::span<const std::int64_t> values;  ///< int64[N], valid until the transport's next call
+  std::uint64_t terms = 0;
+  std::uint64_t weight = 0;
 };
 
 /// Who can be asked. Without `ids` everybody from 0 to size - 1, so that a million simulated clients cost nothing.
@@ -48,6 +58,8 @@ class Transport {
   virtual void send(ClientId client, const Message& message) = 0;
   virtual std::optional<Arrival> wait(Seconds deadline) = 0;
   virtual void close_round(std::uint32_t round) = 0;
+  /// The updates of the round that was just closed whose arrival said that they were added up on their way; nothing where there are none.
+  virtual std::optional<PartialSum> take_sum() { return std::nullopt; }
   /// The round with this report is on disk: an answer that it counted can never be needed again.
   virtual void committed(const RoundReport&) {}
   virtual Seconds now() const = 0;

@@ -28,10 +28,10 @@ Integer get(std::span<const std::byte> bytes, std::size_t offset) {
   return value;
 }
 
-bool known(std::uint8_t type) { return (type >= 1 && type <= 4) || (type >= 64 && type <= 73); }
+bool known(std::uint8_t type) { return (type >= 1 && type <= 6) || (type >= 64 && type <= 73); }
 
 bool may_refer_to_a_blob(FrameType type) {
-  return type == FrameType::train || type == FrameType::update || type == FrameType::evaluate;
+  return type == FrameType::train || type == FrameType::update || type == FrameType::evaluate || type == FrameType::secure_step || type == FrameType::secure_answer;
 }
 
 /// The longest body of a frame that is no blob reference. As tight as each type allows: what a peer announces is allocated
@@ -50,6 +50,8 @@ std::string frame_type_name(std::uint8_t type) {
     case FrameType::update: return "update";
     case FrameType::failed: return "failed";
     case FrameType::evaluate: return "evaluate";
+    case FrameType::secure_step: return "secure_step";
+    case FrameType::secure_answer: return "secure_answer";
     case FrameType::hello: return "hello";
     case FrameType::welcome: return "welcome";
     case FrameType::refused: return "refused";

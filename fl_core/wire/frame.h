@@ -18,6 +18,8 @@ enum class FrameType : std::uint8_t {
   update = 2,
   failed = 3,
   evaluate = 4,
+  secure_step = 5,
+  secure_answer = 6,
   hello = 64,            ///< client -> server, first: who speaks, and what it holds
   welcome = 65,          ///< server -> client: the answer; the body is the plan
   refused = 66,          ///< server -> client, last: why this connection ends, and when to come back

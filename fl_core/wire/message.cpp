@@ -87,6 +87,24 @@ UpdateHeader parse_update_header(const Message& message) {
   return update;
 }
 
+Message encode_secure(MessageType type, const SecureHeader& secure, SharedBuffer body) {
+  FL_CHECK(type == MessageType::secure_step || type == MessageType::secure_answer, "no message of secure aggregation");
+  const json header = {{"round", secure.round}, {"model_version", secure.model_version}, {"fingerprint", secure.fingerprint}, {"step", secure.step}};
+  return Message(type, secure.round, encode_header(header), std::move(body));
+}
+
+SecureHeader parse_secure_header(const Message& message) {
+  const bool step = message.type() == MessageType::secure_step;
+  HeaderReader header = open_header(message, step ? MessageType::secure_step : MessageType::secure_answer, "message of secure aggregation");
+  SecureHeader secure;
+  secure.round = message.round();
+  header.integer("model_version", secure.model_version);
+  header.integer("fingerprint", secure.fingerprint);
+  header.integer<std::uint32_t>("step", secure.step, step ? 2 : 1, kSecureSteps);
+  header.finish();
+  return secure;
+}
+
 Message encode_failure(std::uint32_t round, const std::string& reason) {
   const json header = {{"round", round}, {"reason", cleaned_text(reason, limits::kReasonBytes)}};
   return Message(MessageType::failed, round, encode_header(header), SharedBuffer());

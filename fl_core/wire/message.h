@@ -17,6 +17,8 @@ enum class MessageType : std::uint8_t {
   update = 2,    ///< client -> server: what training or measuring gave
   failed = 3,    ///< client -> server: the task could not be done; the header says why
   evaluate = 4,  ///< server -> client: measure these weights
+  secure_step = 5,    ///< server -> client: the next step of secure aggregation
+  secure_answer = 6,  ///< client -> server: what a step of secure aggregation gave
 };
 
 /// What travels: a type, the round, a small CBOR header, and raw bytes that several messages may share.
@@ -60,6 +62,20 @@ struct UpdateHeader {
 Message encode_update(const UpdateHeader& header, SharedBuffer encoded);
 /// Checks types, ranges (1 <= weight <= kMaxWeight, counts >= 0) and sizes; throws ProtocolError. The body is not looked at.
 UpdateHeader parse_update_header(const Message& message);
+
+/// What the header of a secure_step or secure_answer says; the body is the step's (client/secure_session.h). A round under secure
+/// aggregation begins with `train`, whose answer is a secure_answer of step 1; steps 2 to 5 are a secure_step and its answer each.
+struct SecureHeader {
+  std::uint32_t round = 0;
+  std::uint32_t model_version = 0;
+  std::uint64_t fingerprint = 0;
+  std::uint32_t step = 1;  ///< 1 … kSecureSteps
+};
+inline constexpr std::uint32_t kSecureSteps = 5;
+/// `type`: secure_step or secure_answer.
+Message encode_secure(MessageType type, const SecureHeader& header, SharedBuffer body);
+/// Checks types, ranges and sizes; throws ProtocolError. The body is not looked at.
+SecureHeader parse_secure_header(const Message& message);
 
 /// Client -> server: "I could not do it, because …" (at most limits::kReasonBytes of the reason travel).
 Message encode_failure(std::uint32_t round, const std::string& reason);

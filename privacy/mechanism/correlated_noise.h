@@ -82,6 +82,7 @@ class CorrelatedServer final : public ServerMechanism {
  public:
   CorrelatedServer(const PrivacySetting& setting, double clip_norm, const SumGrid& grid, std::unique_ptr<CorrelatedNoise> noise, NoiseKeys& keys);
   ExactSumError add(std::span<const float> update) override;
+  void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms) override { sum_.add_sum(sum, terms); }
   ReleaseFacts release(std::uint32_t round, std::span<float> mean) override;
   void discard() override { sum_.clear(); }
   nlohmann::json state() const override;

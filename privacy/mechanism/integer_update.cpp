@@ -80,6 +80,12 @@ class DistributedServer final : public ServerMechanism {
     return ExactSumError::none;
   }
 
+  void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms) override {
+    FL_CHECK(sum.size() == sums_.size(), "DistributedServer::add_sum: wrong length");
+    for (std::size_t i = 0; i < sum.size(); ++i) sums_[i] += static_cast<std::uint64_t>(sum[i]);
+    terms_ += terms;
+  }
+
   ReleaseFacts release(std::uint32_t round, std::span<float> mean) override {
     FL_CHECK(terms_ >= setting_.minimum_cohort, "fewer updates than their noise was made for");
     std::vector<double> values(sums_.size());
@@ -193,6 +199,10 @@ std::vector<PrivacyEvent> DistributedMechanism::events(const PrivacySetting& set
 
 std::unique_ptr<ServerMechanism> DistributedMechanism::server(const PrivacySetting& setting, double noise_multiplier, NoiseKeys&) const {
   return std::make_unique<DistributedServer>(options_, setting, DistributedPlan(options_, setting, noise_multiplier), noise_multiplier * options_.clip_norm);
+}
+
+SumCode DistributedMechanism::sum_code(const PrivacySetting& setting, double, const std::string&) const {
+  return SumCode::residues(setting.max_cohort, static_cast<unsigned>(options_.bits));
 }
 
 std::unique_ptr<DeviceMechanism> DistributedMechanism::device(const PrivacySetting& setting, double noise_multiplier) const {

@@ -62,6 +62,7 @@ class DistributedMechanism : public Mechanism {
   std::vector<PrivacyEvent> events(const PrivacySetting& setting, double noise_multiplier, std::uint32_t after) const override;
   std::unique_ptr<ServerMechanism> server(const PrivacySetting& setting, double noise_multiplier, NoiseKeys& keys) const override;
   std::unique_ptr<DeviceMechanism> device(const PrivacySetting& setting, double noise_multiplier) const override;
+  SumCode sum_code(const PrivacySetting& setting, double noise_multiplier, const std::string& path) const override;
 
  protected:
   /// The device's noise, of this variance.

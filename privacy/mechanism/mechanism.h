@@ -8,6 +8,7 @@
 
 #include "fl_core/config/registry.h"
 #include "fl_core/params/exact_sum.h"
+#include "fl_core/params/sum_code.h"
 #include "privacy/accounting/event.h"
 #include "privacy/noise/noise_keys.h"
 
@@ -60,6 +61,8 @@ class ServerMechanism {
   /// Adds one client's update, decoded but otherwise as the peer sent it; any order gives the same bits. Nothing is added
   /// unless the result is ExactSumError::none (out_of_bound: not what protect() can have made).
   virtual ExactSumError add(std::span<const float> update) = 0;
+  /// The same for the sum of `terms` updates that nobody saw one by one, decoded by Mechanism::sum_code().
+  virtual void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms) = 0;
   /// mean: float[N] gets the noisy sum over setting.cohort. Forgets what was added, and adds noise also when that was nothing.
   /// Called once for each released round, in the order 1, 2, … of releases.
   virtual ReleaseFacts release(std::uint32_t round, std::span<float> mean) = 0;
@@ -97,6 +100,11 @@ class Mechanism {
   virtual std::unique_ptr<ServerMechanism> server(const PrivacySetting& setting, double noise_multiplier, NoiseKeys& keys) const;
   /// nullptr: the delta leaves the device as it is (the server, or the trainer, bounds it).
   virtual std::unique_ptr<DeviceMechanism> device(const PrivacySetting& setting, double noise_multiplier) const;
+  /// Under secure aggregation, instead of device(): the device also bounds the delta where the server would, since the server sees no
+  /// update. The sum has the bits of a run without.
+  virtual std::unique_ptr<DeviceMechanism> summed_device(const PrivacySetting& setting, double noise_multiplier) const { return device(setting, noise_multiplier); }
+  /// Under secure aggregation: the integers that are summed. Throws ConfigError where the server must see each update.
+  virtual SumCode sum_code(const PrivacySetting& setting, double noise_multiplier, const std::string& path) const;
   /// Only where training itself is private; key is left empty.
   virtual std::optional<ExampleNoise> example_noise(double noise_multiplier) const;
 };

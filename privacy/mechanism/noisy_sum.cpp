@@ -25,6 +25,24 @@ int exponent_above(double value) {
   return exponent;
 }
 
+/// Rounding to the grid makes up to rounding_length() of it again.
+double norm_before_rounding(std::uint64_t parameters, double unit, double clip_norm) {
+  return std::max(0.0, clip_norm - rounding_length(parameters, unit));
+}
+
+class ClippingDevice final : public DeviceMechanism {
+ public:
+  explicit ClippingDevice(double norm) : norm_(norm) {}
+
+  void protect(std::span<float> delta, std::uint32_t, const NoiseKey&) const override {
+    const ClipResult result = clip_to(delta, norm_, delta);
+    FL_CHECK(result != ClipResult::not_finite, "only a finite update is protected");
+  }
+
+ private:
+  double norm_;
+};
+
 }  // namespace
 
 SumGrid SumGrid::choose(std::uint64_t max_terms, double clip_norm, double stddev, int stddev_bits) {
@@ -36,6 +54,7 @@ SumGrid SumGrid::choose(std::uint64_t max_terms, double clip_norm, double stddev
 }
 
 int SumGrid::exponent() const { return -(ExactSum::shift_of(max_terms, bound_bits, coarser) + kWeightBits); }
+SumCode SumGrid::code() const { return SumCode::grid(max_terms, bound_bits, kWeight, coarser); }
 double SumGrid::unit() const { return std::ldexp(1.0, exponent()); }
 
 void SumGrid::check(std::uint64_t parameters, double clip_norm, double stddev, const std::string& path) const {
@@ -54,17 +73,23 @@ void SumGrid::check(std::uint64_t parameters, double clip_norm, double stddev, c
 
 double rounding_length(std::uint64_t parameters, double unit) { return std::sqrt(static_cast<double>(parameters)) * unit / 2; }
 
+std::unique_ptr<DeviceMechanism> clip_for_sum(std::uint64_t parameters, const SumGrid& grid, double clip_norm) {
+  return std::make_unique<ClippingDevice>(norm_before_rounding(parameters, grid.unit(), clip_norm));
+}
+
 NoisySum::NoisySum(std::size_t size, const SumGrid& grid)
     : sum_(size, grid.max_terms, grid.bound_bits, grid.coarser), unit_(grid.unit()), clipped_(AlignedArray<float>::uninitialised(size)) {}
 
 ClipResult NoisySum::add(std::span<const float> update, double clip_norm) {
   FL_CHECK(update.size() == size(), "NoisySum::add: wrong length");
-  const ClipResult result = clip_to(update, std::max(0.0, clip_norm - rounding_length(size(), unit_)), clipped_.span());
+  const ClipResult result = clip_to(update, norm_before_rounding(size(), unit_, clip_norm), clipped_.span());
   if (result == ClipResult::not_finite) return result;
   const ExactSumError error = sum_.add(clipped_.span(), kWeight);
   FL_CHECK(error == ExactSumError::none, "a clipped update is within the sum's bound");
   return result;
 }
+
+void NoisySum::add_sum(std::span<const std::int64_t> sum, std::uint64_t terms) { sum_.add_sum(sum, terms, terms * kWeight); }
 
 void NoisySum::add_noise(const std::function<void(std::span<std::int64_t>)>& fill) {
   std::vector<std::int64_t> block(std::min(kBlock, size()));

@@ -2,11 +2,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "fl_core/params/exact_sum.h"
+#include "fl_core/params/sum_code.h"
 #include "privacy/clip/clip.h"
+#include "privacy/mechanism/mechanism.h"
 
 namespace fl {
 
@@ -22,6 +25,8 @@ struct SumGrid {
   static SumGrid choose(std::uint64_t max_terms, double clip_norm, double stddev, int stddev_bits);
   int exponent() const;
   double unit() const;
+  /// How updates that clip_for_sum() made become integers of the grid.
+  SumCode code() const;
   /// Throws ConfigError "<path>: …" where noise of `stddev` or updates of `clip_norm` are too small for the grid: noise below
   /// 2^8 units, or a rounding that costs more than 1/1000 of the clip norm. A stddev of 0 is no noise and fits.
   void check(std::uint64_t parameters, double clip_norm, double stddev, const std::string& path) const;
@@ -29,6 +34,9 @@ struct SumGrid {
 
 /// The most that rounding `parameters` coordinates to multiples of `unit` adds to an L2 norm: √N · unit / 2.
 double rounding_length(std::uint64_t parameters, double unit);
+
+/// The bound of NoisySum::add() on the device, for sums of updates that the server does not see.
+std::unique_ptr<DeviceMechanism> clip_for_sum(std::uint64_t parameters, const SumGrid& grid, double clip_norm);
 
 /// A round's sum of bounded updates with noise on it. Every update has the same public weight. Memory 12·N bytes.
 class NoisySum {
@@ -41,6 +49,8 @@ class NoisySum {
   /// Adds the update clipped to clip_norm less rounding_length(): what one update adds to the sum has an exact L2 norm of at most
   /// clip_norm, over all coordinates together, whatever else is in the sum. Nothing is added when the result is not_finite.
   ClipResult add(std::span<const float> update, double clip_norm);
+  /// Adds the sum of `terms` updates that clip_for_sum() bounded, in integers of the grid.
+  void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms);
   /// Adds integers of the grid, made by `fill` in blocks from the first coordinate to the last.
   void add_noise(const std::function<void(std::span<std::int64_t> block)>& fill);
   /// mean[i] = sum[i] / divisor; forgets the sum. Deterministic in the sum's integers, so rounding here cannot leak.

@@ -100,7 +100,7 @@ class SecAggClient {
   std::optional<AgreementKeys> mask_;     ///< until the vector is masked
   SecretKey seed_;                        ///< until the vector is masked
   SecAggDigest own_advert_{};
-  std::optional<Roster> roster_;  ///< from step 2
+  std::optional<SecAggCohort> roster_;  ///< from step 2
   std::uint32_t place_ = 0;
   std::vector<Peer> peers_;  ///< neighbours, by place
   SecAggSet sharers_;        ///< from step 3

@@ -69,20 +69,14 @@ struct Draw {
   double log_at_most(std::int64_t x) const { return Draw{all, all - marked, drawn}.log_at_least(drawn - x); }
 };
 
-/// Rates as whole clients. The addition keeps 0.33 · 100 from becoming 32.
-std::int64_t part_of(double rate, std::int64_t clients) {
-  constexpr double kSmall = 1e-14;
-  return static_cast<std::int64_t>(std::floor((rate + kSmall) * static_cast<double>(clients)));
-}
-
 /// Goes through the degrees upwards. Both bounds of the threshold only grow with the degree, so each search goes on
 /// where the last one ended.
 class Search {
  public:
   explicit Search(const GraphRequirements& requirements)
       : n_(requirements.clients),
-        adversaries_(part_of(requirements.adversary_rate, n_)),
-        dropouts_(part_of(requirements.dropout_rate, n_)),
+        adversaries_(whole_clients(requirements.adversary_rate, requirements.clients)),
+        dropouts_(whole_clients(requirements.dropout_rate, requirements.clients)),
         semi_malicious_(requirements.server == ServerModel::semi_malicious),
         // Half of the allowed probability for each of the two ways in which privacy fails.
         log_insecure_(-(requirements.security_bits + 1) * kLog2),
@@ -159,6 +153,11 @@ void check(const GraphRequirements& r) {
 }
 
 }  // namespace
+
+std::uint32_t whole_clients(double rate, std::uint32_t clients) {
+  // The addition keeps 0.33 of 100 from becoming 32.
+  return static_cast<std::uint32_t>(std::floor((rate + 1e-14) * clients));
+}
 
 GraphParameters find_graph_parameters(const GraphRequirements& requirements) {
   check(requirements);

@@ -27,6 +27,9 @@ struct GraphParameters {
   bool operator==(const GraphParameters&) const = default;
 };
 
+/// That part of so many clients, rounded down. `rate` in [0, 1).
+std::uint32_t whole_clients(double rate, std::uint32_t clients);
+
 /// The smallest even degree whose random Harary graph (HararyGraph) meets the requirements, and the smallest threshold
 /// for it: with all but the allowed probability the honest survivors stay connected, no client has `threshold`
 /// adversarial neighbours (semi-malicious: no server can collect `threshold` answers of both kinds about one client),

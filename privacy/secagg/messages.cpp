@@ -1,6 +1,8 @@
 #include "privacy/secagg/messages.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <string>
 
 #include "fl_core/base/error.h"
@@ -9,6 +11,8 @@
 
 namespace fl {
 namespace {
+
+static_assert(std::endian::native == std::endian::little, "vectors are packed from words as they lie in memory");
 
 constexpr std::uint8_t kVersion = 1;
 constexpr std::size_t kAdvertBytes = 8 + 32 + 32 + 64;
@@ -57,6 +61,11 @@ class Writer {
         byte |= set[first + i] ? 1U << i : 0U;
       number(static_cast<std::uint8_t>(byte));
     }
+  }
+  /// So many bytes more, to be written to.
+  std::span<std::byte> room(std::size_t bytes) {
+    bytes_.resize(bytes_.size() + bytes);
+    return std::span(bytes_).last(bytes);
   }
   SecAggBytes take() { return std::move(bytes_); }
 
@@ -269,7 +278,9 @@ SecAggInbox decode_inbox(const SecAggRound& round, std::uint32_t clients, SecAgg
 }
 
 SecAggBytes encode_input(const SecAggRound& round, std::span<const std::uint64_t> values, unsigned bits) {
-  Writer writer(SecAggMessageType::input, round, packed_bytes(values.size(), bits));
+  const std::size_t size = packed_bytes(values.size(), bits);
+  Writer writer(SecAggMessageType::input, round, size);
+  std::byte* out = writer.room(size).data();
   std::uint64_t pending = 0;  // its lowest `used` bits are not yet written
   unsigned used = 0;
   const std::uint64_t mask = low_bits(bits);
@@ -277,17 +288,15 @@ SecAggBytes encode_input(const SecAggRound& round, std::span<const std::uint64_t
     const std::uint64_t kept = value & mask;
     pending |= kept << used;
     if (used + bits >= 64) {
-      writer.number(pending);
+      std::memcpy(out, &pending, sizeof pending);
+      out += sizeof pending;
       pending = used == 0 ? 0 : kept >> (64 - used);
       used = used + bits - 64;
     } else {
       used += bits;
     }
   }
-  for (; used > 0; used -= std::min(used, 8U)) {
-    writer.number(static_cast<std::uint8_t>(pending));
-    pending >>= 8U;
-  }
+  std::memcpy(out, &pending, (used + 7) / 8);
   return writer.take();
 }
 
@@ -303,14 +312,20 @@ void add_input(const SecAggRound& round, SecAggView bytes, unsigned bits, std::s
   if (last_bits != 0 && (std::to_integer<unsigned>(packed.back()) >> last_bits) != 0)
     reader.fail("has a bit beyond its last value");
   const std::uint64_t mask = low_bits(bits);
+  std::size_t at = 0;
   std::uint64_t pending = 0;
   unsigned held = 0;
   for (std::uint64_t& total : sum) {
     std::uint64_t value = pending;
     if (held < bits) {
-      const SecAggView piece = reader.take(std::min<std::size_t>(8, reader.rest().size()));
+      const SecAggView piece = packed.subspan(at, std::min(sizeof(std::uint64_t), packed.size() - at));
       std::uint64_t word = 0;
-      for (std::size_t i = 0; i < piece.size(); ++i) word |= static_cast<std::uint64_t>(piece[i]) << (8 * i);
+      if (piece.size() == sizeof word) {
+        std::memcpy(&word, piece.data(), sizeof word);  // of known size, which is faster
+      } else {
+        std::memcpy(&word, piece.data(), piece.size());
+      }
+      at += piece.size();
       const unsigned fresh = bits - held;
       value |= word << held;  // held < bits <= 64
       pending = fresh == 64 ? 0 : word >> fresh;

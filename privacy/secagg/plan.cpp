@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <string>
 
 #include "fl_core/base/error.h"
@@ -63,9 +62,7 @@ GraphParameters graph_parameters(const SecAggPlan& plan, std::uint32_t clients) 
 }
 
 std::uint32_t least_survivors(const SecAggPlan& plan, std::uint32_t clients) {
-  // As find_graph_parameters() counts: the addition keeps 0.33 of 100 from becoming 32.
-  const auto dropouts = static_cast<std::uint32_t>(std::floor((plan.dropout_rate + 1e-14) * clients));
-  return std::max(plan.minimum_survivors, clients - std::min(clients, dropouts));
+  return std::max(plan.minimum_survivors, clients - whole_clients(plan.dropout_rate, clients));
 }
 
 SecAggDigest digest_of(const SecAggRound& round, const SecAggPlan& plan) {

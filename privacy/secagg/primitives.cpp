@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "fl_core/base/error.h"
 
@@ -86,10 +87,15 @@ void hkdf_sha256(std::span<const std::byte> key, std::span<const std::byte> salt
 
 struct X25519Key::State {
   Key key;
+  KeyContext context;  ///< ready to agree; looking the algorithm up each time would cost more than a copy
 };
 
-X25519Key::X25519Key(const SecretKey& key)
-    : state_(std::make_unique<State>(private_key(EVP_PKEY_X25519, key, "an X25519 key"))) {}
+X25519Key::X25519Key(const SecretKey& key) {
+  Key private_half = private_key(EVP_PKEY_X25519, key, "an X25519 key");
+  KeyContext context(EVP_PKEY_CTX_new(private_half.get(), nullptr));
+  if (!context || EVP_PKEY_derive_init(context.get()) != 1) fail("X25519");
+  state_ = std::make_unique<State>(State{std::move(private_half), std::move(context)});
+}
 X25519Key::~X25519Key() = default;  // OpenSSL wipes the key
 X25519Key::X25519Key(X25519Key&&) noexcept = default;
 X25519Key& X25519Key::operator=(X25519Key&&) noexcept = default;
@@ -98,11 +104,9 @@ PublicKey X25519Key::public_key() const { return public_half(state_->key.get(), 
 
 std::optional<SecretKey> X25519Key::agree(const PublicKey& peer) const {
   const Key peer_key(EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, data_of(peer), peer.size()));
-  const KeyContext context(EVP_PKEY_CTX_new(state_->key.get(), nullptr));
-  if (!peer_key || !context || EVP_PKEY_derive_init(context.get()) != 1 ||
-      EVP_PKEY_derive_set_peer(context.get(), peer_key.get()) != 1) {
-    fail("X25519");
-  }
+  const KeyContext context(EVP_PKEY_CTX_dup(state_->context.get()));
+  // Any 32 bytes are a public key of X25519, so there is nothing to check it for.
+  if (!peer_key || !context || EVP_PKEY_derive_set_peer_ex(context.get(), peer_key.get(), 0) != 1) fail("X25519");
   SecretKey shared;
   std::size_t size = SecretKey::kSize;
   const bool derived = EVP_PKEY_derive(context.get(), room_of(shared.bytes()), &size) == 1;

@@ -45,7 +45,7 @@ GraphSeed graph_seed(const SecAggDigest& roster) {
 
 }  // namespace
 
-Roster::Roster(const SecAggRound& round, const SecAggPlan& plan, std::vector<SecAggRosterEntry> entries)
+SecAggCohort::SecAggCohort(const SecAggRound& round, const SecAggPlan& plan, std::vector<SecAggRosterEntry> entries)
     : round_(round.round),
       entries_(std::move(entries)),
       parameters_(checked_parameters(plan, checked_size(plan, entries_))),
@@ -53,19 +53,19 @@ Roster::Roster(const SecAggRound& round, const SecAggPlan& plan, std::vector<Sec
       digest_(digest_of_roster(round, plan, entries_)),
       graph_(static_cast<std::uint32_t>(entries_.size()), parameters_.degree, graph_seed(digest_)) {}
 
-std::optional<std::uint32_t> Roster::place(ClientId client) const {
+std::optional<std::uint32_t> SecAggCohort::place(ClientId client) const {
   const auto found = std::ranges::lower_bound(entries_, client, {}, &SecAggRosterEntry::client);
   if (found == entries_.end() || found->client != client) return std::nullopt;
   return static_cast<std::uint32_t>(found - entries_.begin());
 }
 
-std::uint32_t Roster::count_neighbours(std::uint32_t place, const SecAggSet& among) const {
+std::uint32_t SecAggCohort::count_neighbours(std::uint32_t place, const SecAggSet& among) const {
   std::uint32_t found = 0;
   for (const std::uint32_t neighbour : neighbours(place)) found += among[neighbour] ? 1 : 0;
   return found;
 }
 
-AgreementContext Roster::agreement(AgreementPurpose purpose, ClientId own, ClientId peer) const {
+AgreementContext SecAggCohort::agreement(AgreementPurpose purpose, ClientId own, ClientId peer) const {
   AgreementContext context;
   context.session = digest_;
   context.round = round_;
@@ -75,22 +75,22 @@ AgreementContext Roster::agreement(AgreementPurpose purpose, ClientId own, Clien
   return context;
 }
 
-SealedAddress Roster::address(ClientId from, ClientId to) const {
+SealedAddress SecAggCohort::address(ClientId from, ClientId to) const {
   return {digest_, round_, from, to, SealedType::shares};
 }
 
-SecretKey Roster::self_mask(const SecretKey& seed, ClientId client) const {
+SecretKey SecAggCohort::self_mask(const SecretKey& seed, ClientId client) const {
   return self_mask_key(seed, digest_, round_, client);
 }
 
-SecAggDigest Roster::seed_commitment(const SecretKey& seed, ClientId client) const {
+SecAggDigest SecAggCohort::seed_commitment(const SecretKey& seed, ClientId client) const {
   Binding binding("tributary secagg 1 seed");
   binding.add(digest_).add(client);
   // The seed goes straight into the hash: a Binding is not wiped.
   return Sha256().add(binding.bytes()).add(seed.bytes()).finish();
 }
 
-SecAggDigest Roster::survivor_statement(const SecAggSet& sharers, const SecAggSet& survivors) const {
+SecAggDigest SecAggCohort::survivor_statement(const SecAggSet& sharers, const SecAggSet& survivors) const {
   Binding binding("tributary secagg 1 survivor statement");
   binding.add(digest_);
   for (const SecAggSet* set : {&sharers, &survivors}) {

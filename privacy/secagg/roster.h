@@ -13,11 +13,11 @@ namespace fl {
 
 /// Who takes part in a round, and all that follows from that: the graph, the threshold, and the hash that every key and
 /// signature of the round is bound to. Client and server compute it by the same code from the same list. Immutable.
-class Roster {
+class SecAggCohort {
  public:
   /// Throws ProtocolError when there are too few or too many clients, when they do not ascend strictly, or when no
   /// graph will do.
-  Roster(const SecAggRound& round, const SecAggPlan& plan, std::vector<SecAggRosterEntry> entries);
+  SecAggCohort(const SecAggRound& round, const SecAggPlan& plan, std::vector<SecAggRosterEntry> entries);
 
   std::uint32_t clients() const { return graph_.clients(); }
   std::uint32_t threshold() const { return parameters_.threshold; }

@@ -1,10 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "privacy/secagg/client.h"
@@ -31,6 +34,10 @@ struct SecAggSum {
   std::vector<ClientId> survivors;    ///< ascending
 };
 
+/// Calls its second argument once with each number below `count`, in any order and on any threads, and returns when all
+/// calls have returned. They throw nothing.
+using SecAggParallel = std::function<void(std::size_t count, const std::function<void(std::size_t)>& work)>;
+
 /// The server's half of one round. The host hands in what clients sent, with the id that the connection proved, and
 /// closes each step when everybody answered (waiting() is empty) or the time is up; a close returns the next step's
 /// messages. If the round cannot end well it is aborted instead: a close returns nothing and abort_reason() says why;
@@ -41,6 +48,10 @@ class SecAggServer {
  public:
   /// `directory` outlives the object. Throws ConfigError for a plan that makes no sense.
   SecAggServer(const SecAggRound& round, const SecAggPlan& plan, const PeerDirectory& directory);
+
+  /// Lets finish() use several cores; without, or with an empty function, it uses the calling thread alone. The result
+  /// is the same, bit for bit, and so is the reason of an abort.
+  void set_parallel(SecAggParallel parallel) { parallel_ = std::move(parallel); }
 
   /// Step 1. Forged, weak and copied keys are refused here, so that one client cannot make the others abort.
   SecAggReceipt add_advert(ClientId from, SecAggView message);
@@ -65,7 +76,7 @@ class SecAggServer {
   /// Empty while the round is not aborted.
   const std::string& abort_reason() const { return reason_; }
   /// Nothing before the adverts are closed.
-  const Roster* roster() const { return roster_ ? &*roster_ : nullptr; }
+  const SecAggCohort* roster() const { return roster_ ? &*roster_ : nullptr; }
 
  private:
   struct Member {
@@ -87,19 +98,29 @@ class SecAggServer {
   /// Aborts unless `left` has enough clients and `threshold` neighbours of everybody whose secrets will be needed.
   bool enough(const SecAggSet& left, const char* did);
   bool is_needed(std::uint32_t place) const;
+  /// Runs all items; throws what the first of them, by number, threw.
+  void for_each(std::size_t count, const std::function<void(std::size_t)>& work) const;
   SecretKey rebuild(std::uint32_t owner, ShareKind kind) const;
   std::vector<ShamirShare> shares_of(std::uint32_t owner, ShareKind kind) const;
   bool is_right(std::uint32_t owner, ShareKind kind, const SecretKey& secret) const;
+  /// A mask that is in the sum and has to come off.
+  struct Removal {
+    SecretKey key;
+    bool subtract = false;
+  };
+  /// The masks that the secret of `owner`, rebuilt here, gives.
+  std::vector<Removal> masks_of(std::uint32_t owner) const;
   void remove_masks();
 
   SecAggRound round_;
   SecAggPlan plan_;
   const PeerDirectory* directory_;
+  SecAggParallel parallel_;
   SecAggStep step_ = SecAggStep::advertise;
   std::string reason_;
   std::map<ClientId, SecAggAdvert> adverts_;
   std::set<PublicKey> keys_;  ///< of all adverts
-  std::optional<Roster> roster_;
+  std::optional<SecAggCohort> roster_;
   std::vector<Member> members_;  ///< by place
   SecAggSet sharers_;
   SecAggSet survivors_;

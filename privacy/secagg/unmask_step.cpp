@@ -1,11 +1,18 @@
 // Step 5: one share of each neighbour, then the masks come off.
 #include <algorithm>
+#include <exception>
 
 #include "privacy/secagg/client.h"
 #include "privacy/secagg/mask.h"
 #include "privacy/secagg/server.h"
 
 namespace fl {
+namespace {
+
+/// Values that one item of work unmasks: setting up all masks costs little beside it. A multiple of 16 (apply_masks).
+constexpr std::size_t kRangeValues = 16'384;
+
+}  // namespace
 
 SecAggBytes SecAggClient::unmask(SecAggView message) {
   return run(SecAggStep::unmask, [&] {
@@ -101,30 +108,64 @@ SecretKey SecAggServer::rebuild(std::uint32_t owner, ShareKind kind) const {
                       ": it shared nonsense, or its neighbours revealed it");
 }
 
-void SecAggServer::remove_masks() {
-  std::vector<SecretKey> keys;
-  std::vector<bool> subtracts;
-  for (std::uint32_t place = 0; place < members_.size(); ++place) {
-    if (!is_needed(place)) continue;
-    const ClientId client = roster_->client(place);
-    if (survivors_[place]) {
-      keys.push_back(roster_->self_mask(rebuild(place, ShareKind::mask_seed), client));
-      subtracts.push_back(true);
-      continue;
-    }
-    const AgreementKeys rebuilt(rebuild(place, ShareKind::mask_key));
-    for (const std::uint32_t neighbour : members_[place].neighbours) {
-      if (!survivors_[neighbour]) continue;
-      const ClientId survivor = roster_->client(neighbour);
-      keys.push_back(rebuilt.agree(members_[neighbour].advert.mask_key,
-                                   roster_->agreement(AgreementPurpose::pairwise_mask, client, survivor)));
-      // The survivor added the mask if the other's id is higher, else it subtracted.
-      subtracts.push_back(client > survivor);
-    }
+void SecAggServer::for_each(std::size_t count, const std::function<void(std::size_t)>& work) const {
+  if (!parallel_) {
+    for (std::size_t i = 0; i < count; ++i) work(i);
+    return;
   }
+  std::vector<std::uint8_t> runs(count);  // of bytes: threads write to neighbouring ones
+  std::vector<std::exception_ptr> errors(count);
+  parallel_(count, [&](std::size_t i) {
+    ++runs[i];
+    try {
+      work(i);
+    } catch (...) {
+      errors[i] = std::current_exception();
+    }
+  });
+  FL_CHECK(std::ranges::count(runs, 1) == static_cast<std::ptrdiff_t>(count),
+           "a parallel loop must run every item once");
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+}
+
+std::vector<SecAggServer::Removal> SecAggServer::masks_of(std::uint32_t owner) const {
+  std::vector<Removal> removals;
+  const ClientId client = roster_->client(owner);
+  if (survivors_[owner]) {
+    removals.push_back({roster_->self_mask(rebuild(owner, ShareKind::mask_seed), client), true});
+    return removals;
+  }
+  const AgreementKeys rebuilt(rebuild(owner, ShareKind::mask_key));
+  for (const std::uint32_t neighbour : members_[owner].neighbours) {
+    if (!survivors_[neighbour]) continue;
+    const ClientId survivor = roster_->client(neighbour);
+    // The survivor added the mask if the other's id is higher, else it subtracted.
+    removals.push_back({rebuilt.agree(members_[neighbour].advert.mask_key,
+                                      roster_->agreement(AgreementPurpose::pairwise_mask, client, survivor)),
+                        client > survivor});
+  }
+  return removals;
+}
+
+void SecAggServer::remove_masks() {
+  std::vector<std::uint32_t> owners;
+  for (std::uint32_t place = 0; place < members_.size(); ++place) {
+    if (is_needed(place)) owners.push_back(place);
+  }
+  std::vector<std::vector<Removal>> removals(owners.size());
+  for_each(owners.size(), [&](std::size_t i) { removals[i] = masks_of(owners[i]); });
   std::vector<SignedMask> masks;
-  for (std::size_t i = 0; i < keys.size(); ++i) masks.push_back({&keys[i], subtracts[i]});
-  apply_masks(masks, sum_, plan_.bits);
+  for (const std::vector<Removal>& of_owner : removals) {
+    for (const Removal& removal : of_owner) masks.push_back({&removal.key, removal.subtract});
+  }
+  // One core takes them off in one piece, so that masks are set up once.
+  const std::size_t range = parallel_ ? kRangeValues : sum_.size();
+  for_each((sum_.size() + range - 1) / range, [&](std::size_t i) {
+    const std::size_t first = i * range;
+    apply_masks(masks, std::span(sum_).subspan(first, std::min(range, sum_.size() - first)), plan_.bits, first);
+  });
 }
 
 std::optional<SecAggSum> SecAggServer::finish() {

@@ -12,6 +12,7 @@ namespace CLI {
 class App;
 }
 namespace fl {
+class Cluster;
 struct Experiment;
 struct Prepared;
 }
@@ -60,6 +61,7 @@ struct RunRequest {
   bool json = false;   ///< one JSON object a round on standard output
   bool check = false;  ///< ExitCode::out_of_band when the experiment's expectation is missed
   bool quiet = false;
+  Cluster* cluster = nullptr;  ///< under mpirun; see ranks.h
 };
 /// Runs one experiment with progress, summary and report. `summary`, when given, gets run.json.
 ExitCode run_and_show(const nlohmann::json& experiment, const std::string& source, const RunRequest& request,

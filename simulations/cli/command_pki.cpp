@@ -69,7 +69,14 @@ ExitCode renew(const PkiArguments& arguments) {
   say("renewed", std::string(role_name(files.info.role)) + " '" + files.info.name + "', " + days_text(files.info.not_after));
   say("serial", files.info.serial);
   say("certificate", files.certificate);
-  say("next", "copy it over the cert.pem there; key and root stay, and the old certificate is valid until it expires");
+  if (files.new_key) say("key", files.key.string() + "  (new, Ed25519 instead of P-256; keep it secret)");
+  say("next", files.new_key ? "copy both over cert.pem and key.pem there; the root stays, and the old pair is valid until it expires"
+                            : "copy it over the cert.pem there; key and root stay, and the old certificate is valid until it expires");
+  if (files.info.role == CertificateRole::client && files.info.key_type != KeyType::ed25519) {
+    const std::string where = arguments.folder == "pki" ? "" : " --pki " + arguments.folder;
+    say("!!", "the key is no Ed25519 key, which secure aggregation needs, and only the device has it. To change it: 'fl pki token " + files.info.name + where +
+                  "' here, then 'fl pki request " + files.info.name + " --token - --output DIR' with a new folder on the device");
+  }
   return ExitCode::ok;
 }
 
@@ -145,6 +152,7 @@ nlohmann::json as_json(const AuthorityListing& listing, const std::string& folde
   for (const IssuedCertificate& one : listing.certificates) {
     certificates.push_back({{"name", one.name},
                             {"role", role_name(one.role)},
+                            {"key", key_type_name(one.key_type)},
                             {"serial", one.serial},
                             {"not_before", one.not_before},
                             {"not_after", one.not_after},
@@ -174,9 +182,9 @@ ExitCode list(const PkiArguments& arguments) {
     std::printf("%s\n", as_json(listing, arguments.folder).dump().c_str());
     return ExitCode::ok;
   }
-  std::vector<std::vector<std::string>> rows = {{"name", "role", "days left", "status", "serial"}};
+  std::vector<std::vector<std::string>> rows = {{"name", "role", "key", "days left", "status", "serial"}};
   for (const IssuedCertificate& one : listing.certificates) {
-    rows.push_back({one.name, role_name(one.role), std::to_string(days_left(one.not_after)), status_name(one.status), one.serial});
+    rows.push_back({one.name, role_name(one.role), key_type_name(one.key_type), std::to_string(days_left(one.not_after)), status_name(one.status), one.serial});
   }
   if (rows.size() > 1) std::printf("%s\n", table(rows).c_str());
   say("authority", listing.authority.name + ", " + days_text(listing.authority.not_after) + " left");
@@ -258,7 +266,7 @@ void add_pki(CLI::App& app, Action& action) {
   add_days(*command, made);
   add_issue(*pki, action);
   add_device_commands(*pki, action);
-  auto renewed = add_command(*pki, "renew", "The next certificate for the same key; the old one stays valid until it expires", action, renew, &command);
+  auto renewed = add_command(*pki, "renew", "The next certificate, for the same key unless a client still has P-256; the old one stays valid until it expires", action, renew, &command);
   command->add_option("NAME", renewed->name, "Name of a server or client")->required();
   add_days(*command, renewed);
   add_folder(*command, renewed);

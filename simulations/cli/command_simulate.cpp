@@ -12,7 +12,9 @@
 #include "fl_core/ml/torch_runtime.h"
 #include "privacy/mechanism/promise.h"
 #include "simulations/cli/command.h"
+#include "simulations/cli/ranks.h"
 #include "simulations/cli/run_view.h"
+#include "simulations/mpi/cluster.h"
 #include "simulations/simulation.h"
 
 namespace fl::cli {
@@ -50,7 +52,7 @@ void add_set_option(CLI::App& command, std::vector<std::string>& settings) {
 
 void add_workers_option(CLI::App& command, std::size_t& workers) {
   workers = available_cores();
-  command.add_option("--workers", workers, "Worker threads; default: one a core")->check(CLI::Range(1, 1024));
+  command.add_option("--workers", workers, "Worker threads (of each rank under mpirun); default: one a core")->check(CLI::Range(1, 1024));
 }
 
 nlohmann::json versions() {
@@ -89,6 +91,8 @@ ExitCode run_and_show(const nlohmann::json& document, const std::string& source,
   if (experiment.round.deadline_s && !experiment.devices) {
     bad_value(source + ": round.deadline_s", *experiment.round.deadline_s, "null, or a \"devices\" section: without it every simulated client answers at once");
   }
+  nlohmann::json noted = versions();
+  if (request.cluster) request.cluster->announce(document.dump(), source, noted.dump());
   RunView view(experiment, request.json, request.quiet);
   view.progress().say("loading " + experiment.data.at("name").get<std::string>() + " …");
   const Prepared prepared = prepare_from(std::move(experiment), source);
@@ -97,9 +101,13 @@ ExitCode run_and_show(const nlohmann::json& document, const std::string& source,
                       human_count(prepared.experiment.round.cohort) + ", " + human_count(prepared.experiment.rounds) + " rounds, " +
                       prepared.experiment.model.at("name").get<std::string>() + " (" + human_count(cost.parameters) + " parameters), " +
                       std::to_string(request.workers) + " workers -> " + request.folder.string());
-  nlohmann::json noted = versions();
+  if (request.cluster) {
+    request.cluster->await_ready(prepared.data.train->fingerprint() + prepared.data.test->fingerprint());
+    view.progress().say(request.cluster->description());
+  }
   SimulationOptions options;
   options.workers = request.workers;
+  options.cluster = request.cluster;
   options.folder = request.folder;
   options.resume = request.resume;
   options.versions = &noted;
@@ -133,17 +141,19 @@ void add_simulate(CLI::App& app, Action& action) {
   command->add_option("--output", arguments->output, "Run folder; default: runs/NAME")->type_name("DIR");
   command->add_flag("--json", arguments->json, "One JSON object a round on standard output, and a last one with the summary");
   command->add_flag("--check", arguments->check, "Exit with 6 when the experiment's expected band is missed");
-  command->callback([arguments, &action] {
-    action = [arguments] {
-      nlohmann::json document = read_json_file(arguments->file);
-      for (const std::string& setting : arguments->settings) apply_setting(document, setting);
-      const Experiment experiment = parse_experiment(document, arguments->file);
+  command->callback([command, arguments, &action] {
+    action = [arguments, workers_given = command->count("--workers") > 0] {
       RunRequest request;
-      request.folder = arguments->output.empty() ? fresh_folder("runs", experiment.name) : std::filesystem::path(arguments->output);
       request.workers = arguments->workers;
       request.json = arguments->json;
       request.check = arguments->check;
-      return run_and_show(document, arguments->file, request);
+      return on_ranks(request, workers_given, [&] {
+        nlohmann::json document = read_json_file(arguments->file);
+        for (const std::string& setting : arguments->settings) apply_setting(document, setting);
+        const Experiment experiment = parse_experiment(document, arguments->file);
+        request.folder = arguments->output.empty() ? fresh_folder("runs", experiment.name) : std::filesystem::path(arguments->output);
+        return run_and_show(document, arguments->file, request);
+      });
     };
   });
 }
@@ -159,19 +169,20 @@ void add_resume(CLI::App& app, Action& action) {
   command->add_option("DIR", arguments->folder, "Run folder")->required();
   add_workers_option(*command, arguments->workers);
   command->add_flag("--json", arguments->json, "One JSON object a round on standard output, and a last one with the summary");
-  command->callback([arguments, &action] {
-    action = [arguments] {
-      const std::filesystem::path folder = arguments->folder;
-      const auto file = folder / "experiment.json";
-      if (!std::filesystem::exists(file)) {
-        throw ConfigError(folder.string() + ": not a run folder (no experiment.json); expected one that 'fl simulate' made");
-      }
+  command->callback([command, arguments, &action] {
+    action = [arguments, workers_given = command->count("--workers") > 0] {
       RunRequest request;
-      request.folder = folder;
+      request.folder = arguments->folder;
       request.resume = true;
       request.workers = arguments->workers;
       request.json = arguments->json;
-      return run_and_show(read_json_file(file), file.string(), request);
+      return on_ranks(request, workers_given, [&] {
+        const auto file = request.folder / "experiment.json";
+        if (!std::filesystem::exists(file)) {
+          throw ConfigError(request.folder.string() + ": not a run folder (no experiment.json); expected one that 'fl simulate' made");
+        }
+        return run_and_show(read_json_file(file), file.string(), request);
+      });
     };
   });
 }

@@ -53,6 +53,7 @@ std::vector<Offence> frame_offences() {
       {"a header of 4294967295 bytes", patched(heartbeat, {{12, 255}, {13, 255}, {14, 255}, {15, 255}}), "2"},
       {"a heartbeat with a body", patched(heartbeat, {}, 1), "2"},
       {"an update with a body of 65537 bytes", patched(update, {}, 65'537), "2"},
+      {"a secure_answer with a body of 65537 bytes", patched(secure_answer, {}, 65'537), "2"},
       {"a chunk of 1048577 bytes", patched(chunk, {}, 1'048'577), "2"},
       {"a chunk of 4294967295 bytes", patched(chunk, {}, 0xffffffff), "2"},
   };

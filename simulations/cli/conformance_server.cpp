@@ -154,6 +154,7 @@ class ServerTest {
       expect(sha256_hex(bytes) == first_.plan_sha256, "SHA-256 of the body is " + sha256_hex(bytes) + ", the welcome says " + first_.plan_sha256);
       try {
         const ClientPlan plan = parse_plan(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+        secure_aggregation_ = plan.secure_aggregation.has_value();
         expect(shape_text(plan.shape) == options_.input && plan.shape.classes == static_cast<std::int64_t>(options_.classes), "its shape is not what we were welcomed with");
       } catch (const ConfigError& error) {
         throw CheckFailed(error.what());
@@ -245,7 +246,8 @@ class ServerTest {
       offend(visit.probe, frame_bytes(encode(hello(false))));
     });
     const std::vector<Frame> servers_own = {encode(first_), encode(Refused{}), encode_heartbeat_reply(1), encode_grant(1, 0), encode(Receipt{}, 1, 1),
-                                            frame_of(encode_task(Task{TaskKind::train, 1, 0, 0, SharedBuffer(Bytes(4))}), 1)};
+                                            frame_of(encode_task(Task{TaskKind::train, 1, 0, 0, SharedBuffer(Bytes(4))}), 1),
+                                            frame_of(encode_secure(MessageType::secure_step, some_secure(2), SharedBuffer(Bytes(4))), 1)};
     for (const Frame& frame : servers_own) {
       checks_.check("8", "ends the connection for a client that sends " + name_of(frame), [&] {
         Visit visit = enter();
@@ -301,6 +303,17 @@ class ServerTest {
     unknown_answer("answers an update for a task that it never gave with a receipt (wrong_round)", frame_of(encode_update(some_update(1), SharedBuffer(Bytes(4))), kStrangeRequest));
     unknown_answer("the same for an update by reference, which it does not grant", frame_of(encode_update(some_update(1), SharedBuffer()), kStrangeRequest, strange_blob()));
     unknown_answer("the same for a failure", frame_of(encode_failure(1, "tested"), kStrangeRequest));
+    // Without secure aggregation a server need not know these frames (§9).
+    if (secure_aggregation_) {
+      unknown_answer("the same for an answer of secure aggregation", frame_of(encode_secure(MessageType::secure_answer, some_secure(1), SharedBuffer(Bytes(4))), kStrangeRequest));
+    }
+  }
+
+  static SecureHeader some_secure(std::uint32_t step) {
+    SecureHeader secure;
+    secure.round = 1;
+    secure.step = step;
+    return secure;
   }
 
   static UpdateHeader some_update(std::uint32_t round) {
@@ -428,6 +441,7 @@ class ServerTest {
   TlsContext context_;
   Welcome first_;
   std::string plan_sha256_;
+  bool secure_aggregation_ = false;  ///< the run's plan has it
   std::uint64_t beats_ = 0;
 };
 

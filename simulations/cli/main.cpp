@@ -3,6 +3,7 @@
 #include "fl_core/base/program.h"
 #include "fl_core/config/json_reader.h"
 #include "simulations/cli/command.h"
+#include "simulations/cli/ranks.h"
 
 namespace {
 
@@ -73,6 +74,10 @@ fl::ExitCode run(int argc, char** argv) {
     if (error.get_exit_code() != 0) throw usage_error(app, error, argc, argv);
     app.exit(error);  // prints --help and --version
     return fl::ExitCode::ok;
+  }
+  const std::string command = app.get_subcommands().front()->get_name();
+  if (fl::cli::one_of_several() && command != "simulate" && command != "resume") {
+    throw fl::ConfigError(command + ": several copies of fl were started (by mpirun or srun); only 'fl simulate' and 'fl resume' work together, start one copy");
   }
   return action();
 }

@@ -23,8 +23,15 @@ class DeviceModel {
   /// latency + download + examples / speed + upload. Without options every device answers at once.
   DeviceBehaviour behaviour(ClientId client, std::uint32_t round, std::int64_t examples, std::uint64_t bytes_down,
                             std::uint64_t bytes_up) const;
+  /// The same for step 2 to 5 of secure aggregation, by a device that answered the train task. One that leaves in this round does so in
+  /// a step before its vector is in, so that the sum holds the updates of a run without; and of the others as many leave after it.
+  DeviceBehaviour step(ClientId client, std::uint32_t round, std::uint32_t step, std::uint64_t bytes_down, std::uint64_t bytes_up) const;
+  /// Whether and when, under secure aggregation, the device leaves: 0 never, 1 in training, 2 to 5 in that step.
+  std::uint32_t leaves_in_step(ClientId client, std::uint32_t round) const;
 
  private:
+  double transfer(std::uint64_t bytes_down, std::uint64_t bytes_up) const;
+
   std::optional<DeviceOptions> options_;
   std::uint64_t seed_;
 };

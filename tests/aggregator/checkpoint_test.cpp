@@ -274,6 +274,67 @@ TEST_F(RunFolderTest, NoticesADamagedOrMissingModel) {
   EXPECT_THROW(RunFolder(path(), RunFolderMode::resume), ConfigError);
 }
 
+/// A run whose commits do not wait for the disk: rounds 0 … last, of which `synced` is the newest that a power cut cannot take.
+class UnsyncedRunTest : public RunFolderTest {
+ protected:
+  static constexpr Seconds kNeverAgain = 1e6;
+
+  void fill_unsynced(std::uint32_t synced, std::uint32_t last) const {
+    RunFolder folder(path(), RunFolderMode::create);
+    folder.sync_every(kNeverAgain);
+    for (std::uint32_t round = 0; round <= last; ++round) {
+      run_round(folder, round);
+      if (round == synced) folder.sync();
+    }
+  }
+  /// What a power cut may do to bytes that were never flushed.
+  void lose(std::uint32_t round) const { write_file_atomically(path() / "blobs" / sha256_hex(model_of(round)), std::string()); }
+};
+
+TEST_F(UnsyncedRunTest, LosesNothingToAProcessThatDies) {
+  fill_unsynced(0, 5);
+  EXPECT_EQ(expect_intact(), 5U);
+}
+
+TEST_F(UnsyncedRunTest, FallsBackToTheNewestRoundThatAPowerCutLeft) {
+  fill_unsynced(2, 6);
+  lose(6);
+  EXPECT_EQ(expect_intact(), 5U);
+}
+
+TEST_F(UnsyncedRunTest, FallsBackToTheRoundThatWasSynced) {
+  fill_unsynced(2, 6);
+  lose(6);
+  lose(5);  // the blobs of rounds 3 and 4 were removed as those of old rounds are
+  EXPECT_EQ(expect_intact(), 2U);
+  RunFolder folder(path(), RunFolderMode::resume);
+  folder.sync_every(kNeverAgain);
+  run_round(folder, 3);
+  EXPECT_EQ(folder.store().last_round()->round, 3U);
+}
+
+TEST_F(UnsyncedRunTest, RefusesWhenEvenASyncedRoundIsDamaged) {
+  fill_unsynced(6, 6);
+  lose(6);
+  EXPECT_THAT(error_of([&] { RunFolder(path(), RunFolderMode::resume); }), HasSubstr("is damaged"));
+}
+
+TEST_F(UnsyncedRunTest, SyncsItsFirstRoundAtOnceAndEveryRoundWhenAskedTo) {
+  {
+    RunFolder folder(path(), RunFolderMode::create);
+    folder.sync_every(kNeverAgain);
+    run_round(folder, 0);
+    EXPECT_EQ(folder.store().meta("synced_round"), "0");
+    run_round(folder, 1);
+    EXPECT_EQ(folder.store().meta("synced_round"), "0");
+  }
+  RunFolder folder(path(), RunFolderMode::resume);
+  folder.sync_every(0);
+  EXPECT_EQ(folder.store().meta("synced_round"), "1");
+  run_round(folder, 2);
+  EXPECT_EQ(folder.store().meta("synced_round"), "2");
+}
+
 TEST_F(RunFolderTest, ReadsNoFileOutsideItsBlobs) {
   RunFolder folder(path(), RunFolderMode::create);
   write_file_atomically(folder_ / "secret", std::string("x"));

@@ -87,12 +87,23 @@ class DeskTest : public ::testing::Test {
   }
   static std::uint64_t request_of(const FakeLine& line) {
     for (auto frame = line.frames.rbegin(); frame != line.frames.rend(); ++frame) {
-      if (frame->head.type == FrameType::train || frame->head.type == FrameType::evaluate) return frame->head.request;
+      if (frame->head.type == FrameType::train || frame->head.type == FrameType::evaluate || frame->head.type == FrameType::secure_step) return frame->head.request;
     }
     return 0;
   }
   static Frame update(std::uint64_t request, std::uint32_t round, const SharedBuffer& body) {
     return frame_of(Message(MessageType::update, round, encode_header({{"round", round}}), body), request);
+  }
+  static Message secure(MessageType type, std::uint32_t step, std::size_t bytes, int value = 7) {
+    SecureHeader header;
+    header.round = 3;
+    header.step = step;
+    return encode_secure(type, header, filled(bytes, value));
+  }
+  static Message secure_step(std::uint32_t step, std::size_t bytes = 20) { return secure(MessageType::secure_step, step, bytes, static_cast<int>(step)); }
+  /// The answer of `line`'s client to the task that it got last.
+  void answer_secure(const FakeLine& line, std::uint32_t step, std::size_t bytes = 30) {
+    desk_->answer(line, frame_of(secure(MessageType::secure_answer, step, bytes), request_of(line)), 2);
   }
   /// Sends `body` in chunks from `offset` on, up to `end`.
   void upload(const FakeLine& line, std::uint64_t request, const SharedBuffer& body, std::size_t offset, std::size_t end, std::size_t chunk = 100'000) {
@@ -296,6 +307,158 @@ TEST_F(DeskTest, MeasuringIsSettledAtOnce) {
   desk_->answer(*line, update(request_of(*line), 1, SharedBuffer()), 1);
   EXPECT_EQ(delivered_.size(), 1U);
   EXPECT_EQ(line->frames.back().head.type, FrameType::receipt);
+}
+
+// ---- secure aggregation ----
+
+TEST_F(DeskTest, StepsOfSecureAggregationAreSettledAtOnceButTheLast) {
+  const auto line = connect("a");
+  for (std::uint32_t step = 1; step <= kSecureSteps; ++step) {
+    assign(0, step == 1 ? task(3) : secure_step(step));
+    const std::uint64_t request = request_of(*line);
+    answer_secure(*line, step);
+    ASSERT_EQ(delivered_.size(), step);
+    EXPECT_EQ(delivered_.back().arrival.message->type(), MessageType::secure_answer);
+    EXPECT_EQ(delivered_.back().arrival.message->body().size(), 30U);
+    if (step == kSecureSteps) break;
+    EXPECT_EQ(parse_receipt(line->frames.back()).outcome, Outcome::accepted) << step;
+    EXPECT_EQ(line->frames.back().head.request, request) << step;
+    // It says the same again: the step is over.
+    desk_->answer(*line, frame_of(secure(MessageType::secure_answer, step, 30), request), 2);
+    EXPECT_EQ(parse_receipt(line->frames.back()).outcome, Outcome::wrong_round) << step;
+    EXPECT_EQ(delivered_.size(), step);
+  }
+  EXPECT_EQ(line->frames.back().head.type, FrameType::secure_step) << "the last answer waits for the commit";
+  answer_secure(*line, kSecureSteps);
+  EXPECT_EQ(delivered_.size(), kSecureSteps) << "a duplicate is ignored";
+  desk_->close_round(3, 3);
+  EXPECT_EQ(line->frames.back().head.type, FrameType::secure_step);
+  desk_->committed(report(3, {{0, Outcome::not_summed}}));
+  EXPECT_EQ(parse_receipt(line->frames.back()).outcome, Outcome::not_summed);
+}
+
+TEST_F(DeskTest, TheStepOfATaskDecidesWhatIsSettledNotTheAnswers) {
+  const auto line = connect("a");
+  assign(0, secure_step(2));
+  answer_secure(*line, 5);
+  EXPECT_EQ(line->frames.back().head.type, FrameType::receipt);
+  assign(0, secure_step(5));
+  answer_secure(*line, 2);
+  EXPECT_EQ(line->frames.back().head.type, FrameType::secure_step);
+}
+
+TEST_F(DeskTest, WhoeverRefusesAStepHearsOfTheRoundsOutcome) {
+  const auto line = connect("a");
+  assign(0, secure_step(3));
+  desk_->answer(*line, frame_of(encode_failure(3, "the roster leaves this client out"), request_of(*line)), 2);
+  ASSERT_EQ(delivered_.size(), 1U);
+  EXPECT_EQ(delivered_[0].arrival.message->type(), MessageType::failed);
+  desk_->committed(report(3, {{0, Outcome::failed}}));
+  EXPECT_EQ(parse_receipt(line->frames.back()).outcome, Outcome::failed);
+}
+
+TEST_F(DeskTest, AnOpenStepComesAgainAfterAReconnect) {
+  const auto line = connect("a");
+  assign(0, secure_step(2));
+  const std::uint64_t request = request_of(*line);
+  desk_->disconnected(*line, 0, 5);
+  const auto again = connect("a");
+  ASSERT_THAT(again->types(), ElementsAre(FrameType::welcome, FrameType::secure_step));
+  EXPECT_EQ(request_of(*again), request);
+  EXPECT_EQ(parse_secure_header(message_of(again->frames.back(), {})).step, 2U);
+  answer_secure(*again, 2);
+  EXPECT_EQ(delivered_.size(), 1U);
+  // A settled one does not: only its receipt, in case it was lost.
+  desk_->disconnected(*again, 0, 6);
+  EXPECT_THAT(connect("a")->types(), ElementsAre(FrameType::welcome, FrameType::receipt));
+}
+
+TEST_F(DeskTest, WhoeverIsAwayGetsTheNextStepWhenItReturns) {
+  const auto line = connect("a");
+  assign(0, secure_step(2));
+  answer_secure(*line, 2);
+  desk_->disconnected(*line, 0, 2);
+  assign(0, secure_step(3), 3);
+  const auto again = connect("a");
+  EXPECT_THAT(again->types(), ElementsAre(FrameType::welcome, FrameType::secure_step)) << "the receipt of the step before is not needed any more";
+  EXPECT_EQ(parse_secure_header(message_of(again->frames.back(), {})).step, 3U);
+}
+
+TEST_F(DeskTest, WhoeverIsAwayTooLongInAStepHasLeft) {
+  const auto line = connect("a");
+  assign(0, secure_step(4));
+  desk_->disconnected(*line, 0, 5);
+  desk_->tick(15);
+  ASSERT_EQ(delivered_.size(), 1U);
+  EXPECT_EQ(delivered_[0].arrival.kind, Arrival::Kind::left);
+  EXPECT_EQ(delivered_[0].arrival.round, 3U);
+  EXPECT_THAT(connect("a")->types(), ElementsAre(FrameType::welcome));
+}
+
+TEST_F(DeskTest, ClosingARoundWithdrawsAnOpenStep) {
+  const auto line = connect("a");
+  assign(0, secure_step(4));
+  const std::uint64_t request = request_of(*line);
+  desk_->close_round(3, 9);
+  ASSERT_EQ(delivered_.size(), 1U);
+  EXPECT_EQ(delivered_[0].arrival.kind, Arrival::Kind::closed);
+  EXPECT_EQ(parse_receipt(line->frames.back()).outcome, Outcome::late);
+  // What was on its way counts nothing.
+  desk_->answer(*line, frame_of(secure(MessageType::secure_answer, 4, 30), request), 10);
+  EXPECT_EQ(parse_receipt(line->frames.back()).outcome, Outcome::wrong_round);
+  EXPECT_EQ(delivered_.size(), 1U);
+}
+
+TEST_F(DeskTest, AStepsOwnBodyMayBeABlobThatNobodyElseGets) {
+  const auto a = connect("a");
+  const auto b = connect("b");
+  const Message step = secure_step(2, 100'000);
+  assign(0, step);
+  assign(1, secure(MessageType::secure_step, 2, 100'000, 99));
+  EXPECT_EQ(a->frames.back().head.flags, kFlagBlob);
+  const Fetch fetch{reference_to(step.body().span()), 60'000};
+  desk_->fetch(*b, 1, fetch);
+  EXPECT_THAT(b->blob_offsets, IsEmpty());
+  desk_->fetch(*a, 1, fetch);
+  EXPECT_THAT(a->blob_offsets, ElementsAre(60'000));
+  answer_secure(*a, 2);
+  desk_->fetch(*a, 2, fetch);
+  EXPECT_EQ(a->blob_offsets.size(), 1U) << "its task is settled";
+}
+
+TEST_F(DeskTest, AMaskedVectorIsUploadedAndSettledAtOnce) {
+  const auto line = connect("a");
+  assign(0, secure_step(3));
+  const std::uint64_t request = request_of(*line);
+  const Message answer = secure(MessageType::secure_answer, 3, 250'000);
+  desk_->answer(*line, frame_of(answer, request), 1);
+  EXPECT_EQ(parse_grant(line->frames.back()), 0U);
+  upload(*line, request, answer.body(), 0, 100'000);
+  desk_->disconnected(*line, 0, 2);
+  const auto again = connect("a");
+  desk_->answer(*again, frame_of(answer, request), 3);
+  EXPECT_EQ(parse_grant(again->frames.back()), 100'000U);
+  upload(*again, request, answer.body(), 100'000, 250'000);
+  ASSERT_EQ(delivered_.size(), 1U);
+  EXPECT_EQ(delivered_[0].blob, reference_to(answer.body().span()));
+  EXPECT_EQ(reference_to(delivered_[0].arrival.message->body().span()), reference_to(answer.body().span()));
+  EXPECT_EQ(parse_receipt(again->frames.back()).outcome, Outcome::accepted);
+}
+
+TEST_F(DeskTest, WhatIsTooLongForSecureAggregationIsDeliveredWithoutItsBody) {
+  const auto line = connect("a");
+  assign(0, secure_step(3));
+  answer_secure(*line, 3, 300'001);
+  // Measuring has no large answer at all, and a step no update.
+  assign(0, task(3, 16, MessageType::evaluate));
+  answer_secure(*line, 1, 100'000);
+  assign(0, secure_step(3));
+  desk_->answer(*line, update(request_of(*line), 3, filled(100'000)), 2);
+  ASSERT_EQ(delivered_.size(), 3U);
+  for (const Delivery& delivery : delivered_) {
+    EXPECT_EQ(delivery.arrival.message->body().size(), 0U);
+    EXPECT_FALSE(delivery.blob);
+  }
 }
 
 TEST_F(DeskTest, OnlyTheBlobOfTheCurrentTaskIsSent) {

@@ -56,8 +56,8 @@ class Tour(PkiTest):
         for private in ("pki/ca.key", "pki/index.json", "pki/issued/aggregator/key.pem", "pki/issued/alice/key.pem"):
             self.assertEqual(self.mode(private), 0o600, private)
         listing = self.listing()
-        self.assertEqual([(one["name"], one["role"], one["status"]) for one in listing["certificates"]],
-                         [("aggregator", "server", "valid"), ("alice", "client", "valid")])
+        self.assertEqual([(one["name"], one["role"], one["key"], one["status"]) for one in listing["certificates"]],
+                         [("aggregator", "server", "P-256", "valid"), ("alice", "client", "Ed25519", "valid")])
         # Whole days, rounded down: the last one ends a second after the issue.
         for one, days in zip(listing["certificates"], (90, 365)):
             self.assertIn(one["days_left"], (days - 1, days))
@@ -97,10 +97,13 @@ class Tour(PkiTest):
         self.pki("init", "pki")
         self.pki("issue", "client", "alice", "--days", "10")
         out = self.pki("list").out
-        self.assertRegex(out, r"(?m)^alice +client +(9|10) +expires soon +[0-9A-F]{32}$")
+        self.assertRegex(out, r"(?m)^alice +client +Ed25519 +(9|10) +expires soon +[0-9A-F]{32}$")
         self.assertRegex(out, r"(?m)^!! +client 'alice' has (9|10) days left: 'fl pki renew alice'$")
         key = (self.folder / "pki/issued/alice/key.pem").read_bytes()
-        self.assertIn("client 'alice', 365 days", self.pki("renew", "alice").out)
+        out = self.pki("renew", "alice").out
+        self.assertIn("client 'alice', 365 days", out)
+        self.assertIn("key and root stay", out)
+        self.assertNotIn("!!", out)
         self.assertEqual((self.folder / "pki/issued/alice/key.pem").read_bytes(), key)
         listing = self.listing()
         self.assertEqual([one["status"] for one in listing["certificates"]], ["replaced", "valid"])

@@ -93,6 +93,35 @@ TEST_F(ClientConfigTest, RefusesHoursThatAreNoWindow) {
   EXPECT_THAT(error(), HasSubstr("limits.hours: got \"22\""));
 }
 
+TEST_F(ClientConfigTest, TakesWhatTheOwnerWantsOfSecureAggregation) {
+  const SecureAggregationDemand left_out = load().secure_aggregation;
+  EXPECT_FALSE(left_out.required);
+  EXPECT_EQ(left_out.policy.adversary_rate, 0);
+  EXPECT_EQ(left_out.policy.security_bits, 40);
+  EXPECT_EQ(left_out.policy.minimum_survivors, 3U);
+  EXPECT_FALSE(left_out.policy.accept_curious);
+  document["secure_aggregation"] = {{"required", true}, {"adversary_rate", 0.25}, {"security_bits", 64}, {"minimum_survivors", 20}, {"accept_curious", true}};
+  const SecureAggregationDemand demand = load().secure_aggregation;
+  EXPECT_TRUE(demand.required);
+  EXPECT_EQ(demand.policy.adversary_rate, 0.25);
+  EXPECT_EQ(demand.policy.security_bits, 64);
+  EXPECT_EQ(demand.policy.minimum_survivors, 20U);
+  EXPECT_TRUE(demand.policy.accept_curious);
+}
+
+TEST_F(ClientConfigTest, RefusesADemandOnSecureAggregationThatNobodyCouldMeet) {
+  const auto error_for = [&](const char* key, const json& value) {
+    document["secure_aggregation"] = {{key, value}};
+    return error();
+  };
+  EXPECT_THAT(error_for("adversary_rate", 1), HasSubstr("secure_aggregation.adversary_rate: got 1"));
+  EXPECT_THAT(error_for("security_bits", 0), HasSubstr("secure_aggregation.security_bits: got 0"));
+  EXPECT_THAT(error_for("security_bits", 129), HasSubstr("secure_aggregation.security_bits: got 129"));
+  EXPECT_THAT(error_for("minimum_survivors", 2), HasSubstr("secure_aggregation.minimum_survivors: got 2"));
+  EXPECT_THAT(error_for("minimum_survivors", 65'537), HasSubstr("secure_aggregation.minimum_survivors: got 65537"));
+  EXPECT_THAT(error_for("requird", true), HasSubstr("did you mean 'required'?"));
+}
+
 TEST_F(ClientConfigTest, SaysThatThereIsNoFile) {
   EXPECT_THAT(test::error_of([&] { load_client_config(folder / "gone.json"); }), HasSubstr("gone.json: no such file"));
 }

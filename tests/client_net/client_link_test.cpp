@@ -42,20 +42,28 @@ class Recorder final : public LinkEffects {
   };
 
   void send(Frame frame) override { sent.push_back(std::move(frame)); }
-  void prepare(std::uint64_t serial, const std::string& plan, ClientId client, bool fresh) override {
+  void prepare(std::uint64_t serial, const std::string& plan, const std::string& run, ClientId client, bool fresh) override {
     prepare_serial = serial;
     plans.push_back(plan);
+    runs.push_back(run);
     clients.push_back(client);
     fresh_plans += fresh ? 1 : 0;
   }
-  void open_blob(const BlobReference& blob) override { opened.push_back(blob); }
+  void open_blob(const BlobReference& blob, bool keep) override {
+    opened.push_back(blob);
+    opened_to_keep += keep ? 1 : 0;
+  }
   void blob_grew(const std::shared_ptr<PartialBlob>& blob) override { grown = blob; }
   void start(std::uint64_t serial, const Message& task) override { starts.push_back({serial, task}); }
   void interrupt() override { ++interrupts; }
   void keep_answer(const StoredAnswer& answer, const SharedBuffer& body) override { kept.push_back({answer, body}); }
+  void hash_answer(const StoredAnswer& answer, const SharedBuffer& body) override { hashed.push_back({answer, body}); }
   void load_body(const StoredAnswer& answer) override { loads.push_back(answer.key); }
   void forget_answer(const std::string& key) override { forgotten.push_back(key); }
-  void note(const ClientEvent& event) override { events.push_back(event.name); }
+  void note(const ClientEvent& event) override {
+    events.push_back(event.name);
+    texts.push_back(event.text);
+  }
 
   /// What was sent since the last call, as names.
   std::vector<std::string> sent_names() {
@@ -68,16 +76,20 @@ class Recorder final : public LinkEffects {
   std::vector<Frame> sent;
   std::uint64_t prepare_serial = 0;
   std::vector<std::string> plans;
+  std::vector<std::string> runs;
   std::vector<ClientId> clients;
   int fresh_plans = 0;
   std::vector<BlobReference> opened;
+  std::size_t opened_to_keep = 0;
   std::shared_ptr<PartialBlob> grown;
   std::vector<Start> starts;
   int interrupts = 0;
   std::vector<Kept> kept;
+  std::vector<Kept> hashed;
   std::vector<std::string> loads;
   std::vector<std::string> forgotten;
   std::vector<std::string> events;
+  std::vector<std::string> texts;  ///< of the events
 };
 
 class ClientLinkTest : public ::testing::Test {
@@ -120,6 +132,36 @@ class ClientLinkTest : public ::testing::Test {
 
   Frame task(std::uint64_t request, std::uint32_t round, const SharedBuffer& weights, TaskKind kind = TaskKind::train) {
     return frame_of(encode_task({kind, round, round - 1, 99, weights}), request);
+  }
+  /// A step of secure aggregation in round 3.
+  Frame step(std::uint64_t request, std::uint32_t number, const SharedBuffer& body) { return frame_of(encode_secure(MessageType::secure_step, secure_header(number), body), request); }
+  static SecureHeader secure_header(std::uint32_t number) {
+    SecureHeader header;
+    header.round = 3;
+    header.model_version = 2;
+    header.fingerprint = 99;
+    header.step = number;
+    return header;
+  }
+  /// Finishes the work that was started last with the answer to a step; `train` is the first.
+  void finish_step(std::uint32_t number, std::size_t answer_bytes = 1000) {
+    link->on_answer(does.starts.back().serial, encode_secure(MessageType::secure_answer, secure_header(number), some_bytes(answer_bytes, number)), 0.1);
+  }
+  /// The hash that was asked for last is known.
+  void hashed() {
+    StoredAnswer answer = does.hashed.back().answer;
+    answer.body = reference_to(does.hashed.back().body.span());
+    link->on_answer_kept(answer);
+  }
+  void settle(std::uint64_t request, Outcome outcome = Outcome::accepted) { receive(encode(Receipt{outcome}, request, 3)); }
+  /// Trains and takes the steps up to this one, each settled but the last.
+  void take_steps(std::uint32_t last) {
+    receive(task(1, 3, some_bytes(400)));
+    for (std::uint32_t number = 1; number <= last; ++number) {
+      if (number > 1) receive(step(number, number, some_bytes(40, number)));
+      finish_step(number);
+      if (number < last) settle(number);
+    }
   }
   /// Finishes the work that was started last.
   void finish_work(std::size_t answer_bytes = 1000) {
@@ -168,6 +210,7 @@ TEST_F(ClientLinkTest, IntroducesItselfAndGetsReadyByThePlan) {
   welcome();
   EXPECT_THAT(does.plans, ElementsAre(kPlan));
   EXPECT_THAT(does.clients, ElementsAre(7U));
+  EXPECT_THAT(does.runs, ElementsAre(kRun));
   EXPECT_EQ(does.fresh_plans, 1);
   EXPECT_TRUE(link->welcomed());
   EXPECT_EQ(link->heartbeat_s(), 15U);
@@ -324,6 +367,7 @@ TEST_F(ClientLinkTest, FetchesLargeWeightsAndTrainsOnThem) {
   receive(task(1, 3, weights));
   ASSERT_EQ(does.opened.size(), 1U);
   EXPECT_EQ(does.opened[0], reference_to(weights.span()));
+  EXPECT_EQ(does.opened_to_keep, 1U);
   const auto part = open_part();
   EXPECT_EQ(last_fetch().offset, 0U);
   EXPECT_EQ(last_fetch().blob, reference_to(weights.span()));
@@ -392,9 +436,10 @@ TEST_F(ClientLinkTest, RefusesChunksThatDoNotContinueTheBlob) {
   EXPECT_THAT(test::error_of([&] { chunk(request, weights, 0, 1); }), HasSubstr("nobody asked for"));
 }
 
-TEST_F(ClientLinkTest, RefusesABlobThatIsLargerThanTheModel) {
+TEST_F(ClientLinkTest, RefusesABlobThatIsLargerThanAnyTasks) {
   connect();
-  EXPECT_THAT(error_for(task(1, 3, some_bytes(kModelBytes + 4))), HasSubstr("refers to 300004 bytes, the model of the plan has 300000"));
+  EXPECT_THAT(error_for(task(1, 3, some_bytes(kModelBytes + 4))), HasSubstr("refers to 300004 bytes, no task of the plan has more than 300000"));
+  EXPECT_THAT(error_for(step(2, 2, some_bytes(kModelBytes + 4))), HasSubstr("refers to 300004 bytes"));
   EXPECT_THAT(does.opened, IsEmpty());
 }
 
@@ -454,7 +499,7 @@ TEST_F(ClientLinkTest, GivesUpAServerThatDoesNotSendWhatItWasAskedFor) {
   for (int i = 0; i < ClientLink::kSilentBeats; ++i) link->heartbeat();
   chunk(request, weights, 0, 1000);
   for (int i = 0; i < ClientLink::kSilentBeats; ++i) link->heartbeat();
-  EXPECT_THAT(test::error_of([&] { link->heartbeat(); }), HasSubstr("does not send the model"));
+  EXPECT_THAT(test::error_of([&] { link->heartbeat(); }), HasSubstr("does not send what it was asked for"));
 }
 
 TEST_F(ClientLinkTest, SaysThatThereIsNoRoomForTheWeights) {
@@ -828,6 +873,265 @@ TEST_F(ClientLinkTest, SaysGoodbyeAndKeepsItsAnswers) {
   EXPECT_EQ(does.interrupts, 1);
   EXPECT_THAT(does.forgotten, IsEmpty());
   EXPECT_EQ(link->answers(), 1U);
+}
+
+// ---- secure aggregation ----
+
+TEST_F(ClientLinkTest, TakesTheStepsOfSecureAggregationAndKeepsNothingOfThemOnDisk) {
+  connect();
+  take_steps(kSecureSteps);
+  EXPECT_EQ(does.starts.size(), kSecureSteps);
+  EXPECT_EQ(does.starts[1].task.type(), MessageType::secure_step);
+  EXPECT_EQ(sha256_hex(does.starts[1].task.body().span()), sha256_hex(some_bytes(40, 2).span()));
+  EXPECT_THAT(does.sent_names(), ElementsAre("secure_answer", "secure_answer", "secure_answer", "secure_answer", "secure_answer"));
+  settle(kSecureSteps);
+  EXPECT_EQ(link->answers(), 0U);
+  EXPECT_THAT(does.kept, IsEmpty());
+  EXPECT_THAT(does.forgotten, IsEmpty()) << "there is nothing on disk to forget";
+  EXPECT_THAT(does.loads, IsEmpty());
+}
+
+TEST_F(ClientLinkTest, SaysWhichStepItTakesAndSettlesOnlyTheLastAloud) {
+  connect();
+  does.events.clear();
+  does.texts.clear();
+  take_steps(kSecureSteps);
+  settle(kSecureSteps, Outcome::not_summed);
+  EXPECT_THAT(does.events, ElementsAre("training", "trained", "sent", "secure_step", "sent", "secure_step", "sent", "secure_step", "sent", "secure_step", "sent", "settled"));
+  EXPECT_EQ(does.texts[3], "round 3: secure aggregation, step 2 of 5");
+  EXPECT_EQ(does.texts.back(), "round 3: not counted (not_summed)");
+}
+
+TEST_F(ClientLinkTest, SaysThatItCountedWhenTheLastStepIsAccepted) {
+  connect();
+  take_steps(kSecureSteps);
+  settle(kSecureSteps);
+  EXPECT_EQ(does.texts.back(), "round 3: counted");
+}
+
+TEST_F(ClientLinkTest, SaysWhenAStepWasInVain) {
+  connect();
+  take_steps(3);
+  does.texts.clear();
+  settle(3, Outcome::late);
+  EXPECT_THAT(does.texts, ElementsAre("round 3: not counted (late)"));
+}
+
+TEST_F(ClientLinkTest, OffersTheAnswerToAStepAgainAfterABreakAndComputesItOnce) {
+  connect();
+  take_steps(2);
+  does.sent.clear();
+  reconnect();
+  EXPECT_THAT(does.sent_names(), IsEmpty()) << "the server asks first";
+  receive(step(22, 2, some_bytes(40, 2)));
+  EXPECT_EQ(does.starts.size(), 2U);
+  ASSERT_EQ(does.sent.size(), 1U);
+  EXPECT_EQ(does.sent[0].head.request, 22U);
+  EXPECT_EQ(reference_to(does.sent[0].body.span()), reference_to(some_bytes(1000, 2).span()));
+}
+
+TEST_F(ClientLinkTest, GoesOnWithAStepWhenItComesAgain) {
+  connect();
+  take_steps(1);
+  settle(1);
+  receive(step(2, 2, some_bytes(40, 2)));
+  does.sent.clear();
+  reconnect();
+  EXPECT_EQ(does.interrupts, 0);
+  receive(step(2, 2, some_bytes(40, 2)));
+  EXPECT_EQ(does.starts.size(), 2U);
+  finish_step(2);
+  EXPECT_THAT(does.sent_names(), ElementsAre("secure_answer"));
+}
+
+TEST_F(ClientLinkTest, DeliversAStepThatWasFinishedWhileItWasAway) {
+  connect();
+  take_steps(1);
+  settle(1);
+  receive(step(2, 2, some_bytes(40, 2)));
+  does.sent.clear();
+  link->disconnected();
+  finish_step(2);
+  connect();
+  EXPECT_THAT(does.sent_names(), IsEmpty());
+  receive(step(2, 2, some_bytes(40, 2)));
+  EXPECT_THAT(does.sent_names(), ElementsAre("secure_answer"));
+  EXPECT_EQ(does.starts.size(), 2U);
+}
+
+TEST_F(ClientLinkTest, UploadsALargeAnswerOnceItsHashIsKnown) {
+  connect();
+  take_steps(2);
+  settle(2);
+  receive(step(3, 3, some_bytes(40, 3)));
+  does.sent.clear();
+  const std::size_t size = ClientLink::kUploadChunk + 500;
+  finish_step(3, size);
+  EXPECT_THAT(does.sent_names(), IsEmpty());
+  ASSERT_EQ(does.hashed.size(), 1U);
+  hashed();
+  ASSERT_EQ(does.sent.size(), 1U);
+  EXPECT_EQ(does.sent[0].head.type, FrameType::secure_answer);
+  EXPECT_EQ(parse_blob_reference(does.sent[0].body.span()), reference_to(some_bytes(size, 3).span()));
+  receive(encode_grant(3, 0));
+  EXPECT_EQ(link->next_chunk()->body.size(), ClientLink::kUploadChunk);
+  // After a break the server holds a part; the client still has all of it.
+  reconnect();
+  receive(step(3, 3, some_bytes(40, 3)));
+  receive(encode_grant(3, ClientLink::kUploadChunk));
+  EXPECT_EQ(link->next_chunk()->body.size(), 500U);
+  EXPECT_FALSE(link->next_chunk());
+  EXPECT_EQ(does.hashed.size(), 1U);
+  EXPECT_THAT(does.loads, IsEmpty());
+  EXPECT_THAT(does.kept, IsEmpty());
+}
+
+TEST_F(ClientLinkTest, FetchesTheBodyOfAStepLikeAModelButNotToKeepIt) {
+  connect();
+  take_steps(1);
+  settle(1);
+  const SharedBuffer body = some_bytes(100'000, 2);
+  receive(step(2, 2, body));
+  ASSERT_EQ(does.opened.size(), 1U);
+  EXPECT_EQ(does.opened[0], reference_to(body.span()));
+  auto part = open_part();
+  chunk(does.sent.back().head.request, some_bytes(100'000, 9), 0, 100'000);
+  EXPECT_FALSE(store.finish(part));
+  link->on_blob_wrong(part->reference());
+  part = open_part();
+  chunk(does.sent.back().head.request, body, 0, 100'000);
+  EXPECT_EQ(does.opened_to_keep, 0U);
+  link->on_blob_ready(part->reference(), *store.finish(part));
+  ASSERT_EQ(does.starts.size(), 2U);
+  EXPECT_EQ(reference_to(does.starts[1].task.body().span()), reference_to(body.span()));
+}
+
+TEST_F(ClientLinkTest, DropsTheAnswerToAStepWhenTheNextOneBegins) {
+  connect();
+  take_steps(2);
+  reconnect();  // and the receipt was lost
+  does.events.clear();
+  receive(step(3, 3, some_bytes(40, 3)));
+  EXPECT_EQ(link->answers(), 0U);
+  EXPECT_THAT(does.events, ElementsAre("secure_step")) << "the server has it: no word of a loss";
+}
+
+TEST_F(ClientLinkTest, BeginsAnewWhenARestartedServerDoes) {
+  connect();
+  take_steps(2);
+  reconnect();
+  receive(task(31, 3, some_bytes(400)));
+  EXPECT_EQ(link->answers(), 0U) << "an answer to a step of the protocol before";
+  EXPECT_EQ(does.starts.size(), 3U);
+  finish_step(1);
+  settle(31);
+  receive(step(32, 2, some_bytes(40, 8)));  // another roster
+  EXPECT_EQ(does.starts.size(), 4U);
+}
+
+TEST_F(ClientLinkTest, DropsTheLastAnswerWhenALaterRoundBegins) {
+  connect();
+  take_steps(kSecureSteps);
+  reconnect();
+  does.texts.clear();
+  receive(task(40, 4, some_bytes(400)));
+  EXPECT_EQ(link->answers(), 0U);
+  EXPECT_THAT(does.texts, ElementsAre("round 3: over before the answer could be delivered", HasSubstr("round 4: training")));
+}
+
+TEST_F(ClientLinkTest, KeepsTheAnswerToAStepWhileItMeasures) {
+  connect();
+  take_steps(2);
+  receive(task(9, 3, some_bytes(400), TaskKind::evaluate));
+  EXPECT_EQ(link->answers(), 1U);
+}
+
+TEST_F(ClientLinkTest, DropsAnswersToStepsOfAnotherRun) {
+  connect();
+  take_steps(2);
+  link->disconnected();
+  connect(kOtherRun);
+  EXPECT_EQ(link->answers(), 0U);
+  EXPECT_THAT(does.forgotten, IsEmpty());
+  EXPECT_THAT(does.runs, ElementsAre(kRun, kOtherRun));
+}
+
+TEST_F(ClientLinkTest, StopsAStepThatNobodyWaitsForAnyMore) {
+  connect();
+  take_steps(1);
+  settle(1);
+  receive(step(2, 2, some_bytes(40, 2)));
+  settle(2, Outcome::late);
+  EXPECT_EQ(does.interrupts, 1);
+  does.sent.clear();
+  finish_step(2);
+  EXPECT_THAT(does.sent_names(), IsEmpty());
+  EXPECT_EQ(link->answers(), 0U);
+}
+
+TEST_F(ClientLinkTest, TakesAStepEvenWhenItMayNotTrain) {
+  connect();
+  take_steps(1);
+  settle(1);
+  link->on_policy(false, "on battery power");
+  does.sent.clear();
+  receive(step(2, 2, some_bytes(40, 2)));
+  ASSERT_EQ(does.starts.size(), 2U);
+  link->on_policy(true, "");
+  link->on_policy(false, "on battery power");
+  EXPECT_EQ(does.interrupts, 0);
+  EXPECT_THAT(does.sent_names(), ElementsAre("heartbeat", "heartbeat"));
+  finish_step(2);
+  EXPECT_THAT(does.sent_names(), ElementsAre("secure_answer"));
+  receive(task(9, 4, some_bytes(400)));
+  EXPECT_THAT(does.sent_names(), ElementsAre("failed"));
+}
+
+TEST_F(ClientLinkTest, TakesAStepThatWaitedWhileTrainingWasStopped) {
+  connect();
+  receive(task(1, 3, some_bytes(400)));
+  receive(step(2, 2, some_bytes(40, 2)));
+  link->on_policy(false, "on battery power");
+  link->on_interrupted(does.starts[0].serial);
+  ASSERT_EQ(does.starts.size(), 2U);
+  EXPECT_EQ(does.starts[1].task.type(), MessageType::secure_step);
+  EXPECT_EQ(parse_failure(message_of(does.sent.back(), {})), "training stopped: on battery power");
+}
+
+TEST_F(ClientLinkTest, SaysWhyItTakesNoPartInAStep) {
+  connect();
+  take_steps(1);
+  settle(1);
+  receive(step(2, 2, some_bytes(40, 2)));
+  does.sent.clear();
+  does.texts.clear();
+  link->on_answer(does.starts.back().serial, encode_failure(3, "the roster leaves this client out"), 0.1);
+  ASSERT_EQ(does.sent.size(), 1U);
+  EXPECT_EQ(does.sent[0].head.request, 2U);
+  EXPECT_EQ(parse_failure(message_of(does.sent[0], {})), "the roster leaves this client out");
+  EXPECT_EQ(does.texts.front(), "round 3: the roster leaves this client out");
+  EXPECT_THAT(does.kept, IsEmpty());
+  settle(2, Outcome::failed);
+  EXPECT_EQ(does.texts.back(), "round 3: not counted (failed)");
+}
+
+TEST_F(ClientLinkTest, KeepsAFailureToTrainOnDiskAsEver) {
+  connect();
+  receive(task(1, 3, some_bytes(400)));
+  link->on_answer(does.starts.back().serial, encode_failure(3, "the loss is no number"), 0.1);
+  EXPECT_EQ(does.kept.size(), 1U);
+}
+
+TEST_F(ClientLinkTest, DropsAServerWhoseStepIsMalformed) {
+  connect();
+  const Message good = encode_secure(MessageType::secure_step, secure_header(2), some_bytes(40));
+  for (const std::uint32_t number : {0U, 1U, kSecureSteps + 1}) EXPECT_THAT(error_for(step(1, number, some_bytes(40))), HasSubstr("'step'")) << number;
+  EXPECT_THAT(error_for(frame_of(Message(MessageType::secure_step, 4, good.header(), good.body()), 1)), HasSubstr("round 3 in a message of round 4"));
+  EXPECT_THAT(error_for(frame_of(Message(MessageType::secure_step, 3, some_bytes(40), good.body()), 1)), HasSubstr("malformed message of secure aggregation"));
+  EXPECT_THAT(error_for(frame_of(encode_secure(MessageType::secure_answer, secure_header(2), some_bytes(40)), 1)), HasSubstr("'secure_answer' where it does not belong"));
+  EXPECT_THAT(does.starts, IsEmpty());
+  for (std::uint32_t i = 1; i <= ClientLink::kTasks; ++i) receive(step(i, 2, some_bytes(40, i)));
+  EXPECT_THAT(error_for(step(9, 2, some_bytes(40, 9))), HasSubstr("more than 4 tasks"));
 }
 
 // ---- heartbeats ----

@@ -306,6 +306,69 @@ TEST_F(DeployedClientTest, DeliversOneAnswerOverBreaksAndRestarts) {
   EXPECT_EQ(files("pending"), 0U);
 }
 
+/// The answer to a task of secure aggregation; `train` is the first step.
+Message secure_answer(const Message& task, const SharedBuffer& body) {
+  SecureHeader header;
+  if (task.type() == MessageType::secure_step) header = parse_secure_header(task);
+  header.round = task.round();
+  return encode_secure(MessageType::secure_answer, header, body);
+}
+
+Message secure_step(std::uint32_t step, const SharedBuffer& body) {
+  SecureHeader header;
+  header.round = 1;
+  header.step = step;
+  return encode_secure(MessageType::secure_step, header, body);
+}
+
+TEST_F(DeployedClientTest, TakesTheStepsOfSecureAggregationAndForgetsThemWithTheProgram) {
+  const SharedBuffer vector = some_bytes(700'000, 3);
+  hooks.answer = [&](const Message& message, const std::function<bool()>&) {
+    ++worked;
+    last_weights = message.body();
+    const bool large = message.type() == MessageType::secure_step && parse_secure_header(message).step == 3;
+    return secure_answer(message, large ? vector : some_bytes(200, 9));
+  };
+  start();
+  server.accept_and_welcome();
+  server.send(frame_of(task(1, some_bytes(400)), 1));
+  EXPECT_EQ(parse_secure_header(message_of(server.read(FrameType::secure_answer), {})).step, 1U);
+  server.send(encode(Receipt{Outcome::accepted}, 1, 1));
+
+  // A step whose message fills a blob.
+  const SharedBuffer roster = some_bytes(200'000, 2);
+  server.send(frame_of(secure_step(2, roster), 2));
+  send_blob(roster, server.read(FrameType::fetch), roster.size());
+  EXPECT_EQ(parse_secure_header(message_of(server.read(FrameType::secure_answer), {})).step, 2U);
+  EXPECT_TRUE(same(last_weights, roster));
+  EXPECT_EQ(files("blobs"), 0U) << "it tells of others";
+  server.send(encode(Receipt{Outcome::accepted}, 2, 1));
+
+  // An answer that does, over a broken connection.
+  server.send(frame_of(secure_step(3, some_bytes(300)), 3));
+  EXPECT_EQ(parse_blob_reference(server.read(FrameType::secure_answer).body.span()), reference_to(vector.span()));
+  server.send(encode_grant(3, 0));
+  server.read(FrameType::chunk);
+  server.reset();
+  server.accept_and_welcome();
+  server.send(frame_of(secure_step(3, some_bytes(300)), 3));
+  server.read(FrameType::secure_answer);
+  server.send(encode_grant(3, 600'000));
+  const Frame rest = server.read(FrameType::chunk);
+  EXPECT_TRUE(same(rest.body, vector.slice(600'000, 100'000)));
+  EXPECT_EQ(worked, 3) << "it was computed once";
+  EXPECT_EQ(files("pending"), 0U);
+
+  // A program that was restarted holds no answer: it is asked as if for the first time.
+  restart();
+  server.accept_and_welcome();
+  server.send(frame_of(secure_step(3, some_bytes(300)), 3));
+  server.read(FrameType::secure_answer);
+  EXPECT_EQ(worked, 4);
+  EXPECT_EQ(client->count("settled"), 0U);
+  finish();
+}
+
 TEST_F(DeployedClientTest, DropsAnAnswerOfAnotherRun) {
   start();
   server.accept_and_welcome();

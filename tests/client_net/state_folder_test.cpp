@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "fl_core/base/error.h"
@@ -169,6 +170,41 @@ TEST_F(StateFolderTest, DropsTheOldestBlobsButNeverTheNewest) {
   fetch(some_bytes(1000, 4));
   EXPECT_THAT(files("blobs"), SizeIs(1));
   EXPECT_TRUE(state->find_blob(reference_to(some_bytes(1000, 4).span())));
+}
+
+TEST_F(StateFolderTest, LeavesNoTraceOfABlobThatIsNotKept) {
+  const SharedBuffer model = some_bytes(2'000, 1);
+  fetch(model);
+  const SharedBuffer blob = some_bytes(3'000, 2);
+  const auto part = state->open_part(reference_to(blob.span()), false);
+  receive(*part, blob, 0, 1'000);
+  EXPECT_EQ(state->open_part(reference_to(blob.span()), false), part) << "a broken connection goes on with it";
+  receive(*part, blob, 1'000, 3'000);
+  EXPECT_THAT(files("blobs"), SizeIs(1)) << "the model";
+  const auto whole = state->finish(part);
+  ASSERT_TRUE(whole);
+  EXPECT_TRUE(same(*whole, blob));
+  EXPECT_THAT(files("blobs"), SizeIs(1));
+  EXPECT_FALSE(state->find_blob(reference_to(blob.span())));
+  std::filesystem::remove_all(folder.path() / "state" / "blobs");
+  EXPECT_TRUE(state->find_blob(reference_to(model.span()))) << "the model is still in memory";
+}
+
+TEST_F(StateFolderTest, HoldsNoAnswersOfSecureAggregation) {
+  StoredAnswer one = answer(4);
+  one.type = MessageType::secure_answer;
+  EXPECT_THAT(test::error_of([&] { state->keep_answer(one, some_bytes(10)); }), HasSubstr("must not be on disk"));
+  EXPECT_THAT(files("pending"), SizeIs(0));
+  // Nor believes a file that says it is one.
+  one.type = MessageType::update;
+  state->keep_answer(one, SharedBuffer());
+  const auto path = pending(one.key + ".json");
+  nlohmann::json stored = nlohmann::json::parse(std::ifstream(path));
+  stored["type"] = static_cast<unsigned>(MessageType::secure_answer);
+  std::ofstream(path) << stored;
+  reopen();
+  EXPECT_THAT(state->load_answers(), SizeIs(0));
+  EXPECT_THAT(files("pending"), SizeIs(0));
 }
 
 TEST_F(StateFolderTest, KeepsAnswersUntilTheyAreForgotten) {

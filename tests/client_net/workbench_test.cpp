@@ -28,8 +28,8 @@ class WorkbenchPrivacy : public testing::Test {
   }
 
   PlanCheck check(const ClientPlan& plan) {
-    Workbench bench({prepared_.data.train, prepared_.partition->shard(0), prepared_.data.train->shape()}, UINT64_MAX, demand_, keys_, log_);
-    return bench.prepare(plan_text(plan), 0);
+    Workbench bench({{prepared_.data.train, prepared_.partition->shard(0), prepared_.data.train->shape()}, UINT64_MAX, demand_, {}, keys_, log_, {}, {}});
+    return bench.prepare(plan_text(plan), std::string(32, 'a'), 0);
   }
   std::string unfit(const std::function<void(ClientPlan&)>& change) {
     ClientPlan plan = plan_;

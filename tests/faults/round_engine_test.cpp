@@ -78,7 +78,7 @@ class RoundEngineTest : public ::testing::Test {
   }
 
   RoundReport run(std::uint32_t round = 1) {
-    RoundEngine engine({experiment_, transport_, *sampler_, *strategy_, *codec_, layout_, nullptr, nullptr});
+    RoundEngine engine({experiment_, transport_, *sampler_, *strategy_, *codec_, layout_, nullptr, nullptr, nullptr});
     RoundReport report = engine.run_round(round, global_, version_);
     reason_ = engine.last_reason();
     return report;

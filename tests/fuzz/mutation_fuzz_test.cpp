@@ -108,6 +108,24 @@ TEST(Fuzz, UpdateHeader) {
   EXPECT_GT(accepted, 0);
 }
 
+TEST(Fuzz, SecureHeaders) {
+  SecureHeader secure;
+  secure.round = 70000;
+  secure.model_version = 300;
+  secure.fingerprint = 0x0123456789abcdefULL;
+  secure.step = 3;
+  for (const MessageType type : {MessageType::secure_step, MessageType::secure_answer}) {
+    const Message good = encode_secure(type, secure, SharedBuffer());
+    const int accepted = fuzz({bytes_of(good.header().span())}, 20000, [&](const ByteString& header) {
+      const SecureHeader read = parse_secure_header(with_header(good, header));
+      ASSERT_GE(read.step, type == MessageType::secure_step ? 2U : 1U);
+      ASSERT_LE(read.step, kSecureSteps);
+      ASSERT_EQ(encode_secure(type, read, SharedBuffer()).header().size(), header.size());
+    });
+    EXPECT_GT(accepted, 0);
+  }
+}
+
 TEST(Fuzz, FailureHeader) {
   const Message good = encode_failure(3, "the trainer ran out of memory: 12 MB für 7 Bilder");
   const int accepted = fuzz({bytes_of(good.header().span())}, 20000, [&](const ByteString& header) {

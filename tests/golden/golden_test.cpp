@@ -138,6 +138,15 @@ UpdateHeader some_update(bool evaluation) {
   return update;
 }
 
+SecureHeader some_secure(std::uint32_t step) {
+  SecureHeader secure;
+  secure.round = 3;
+  secure.model_version = 2;
+  secure.fingerprint = 0x0123456789abcdefULL;
+  secure.step = step;
+  return secure;
+}
+
 // --- frames --------------------------------------------------------------------------------------------------------------------
 
 ByteString bytes_of(const Frame& frame) {
@@ -182,6 +191,15 @@ Frame update_again(const Frame& frame) {
   return frame_of(encode_update(parse_update_header(message), message.body()), frame.head.request);
 }
 
+Frame secure_again(const Frame& frame) {
+  const Message message = received(frame);
+  const SecureHeader secure = parse_secure_header(message);
+  if (frame.head.flags == kFlagBlob) {
+    return frame_of(encode_secure(message.type(), secure, SharedBuffer()), frame.head.request, parse_blob_reference(frame.body.span()));
+  }
+  return frame_of(encode_secure(message.type(), secure, message.body()), frame.head.request);
+}
+
 std::vector<Golden> message_frames() {
   const BlobReference blob = reference_to(blob_bytes(kLarge));
   const auto failed_again = [](const Frame& frame) {
@@ -197,6 +215,10 @@ std::vector<Golden> message_frames() {
       {"update", frame_of(encode_update(some_update(false), halves), 41), update_again},
       {"update_blob", frame_of(encode_update(some_update(false), SharedBuffer()), 42, blob), update_again},
       {"update_evaluation", frame_of(encode_update(some_update(true), SharedBuffer()), 43), update_again},
+      {"secure_step", frame_of(encode_secure(MessageType::secure_step, some_secure(4), SharedBuffer::copy_of(blob_bytes(20))), 44), secure_again},
+      {"secure_step_blob", frame_of(encode_secure(MessageType::secure_step, some_secure(2), SharedBuffer()), 45, blob), secure_again},
+      {"secure_answer", frame_of(encode_secure(MessageType::secure_answer, some_secure(1), SharedBuffer::copy_of(blob_bytes(20))), 41), secure_again},
+      {"secure_answer_blob", frame_of(encode_secure(MessageType::secure_answer, some_secure(3), SharedBuffer()), 46, blob), secure_again},
       {"failed", frame_of(encode_failure(3, "kein Speicher für 7 Bilder"), 41), failed_again},
   };
 }
@@ -250,11 +272,11 @@ TEST(Golden, EveryFrameTypeHasAFile) {
   for (const Golden& golden : all_frames()) types.push_back(static_cast<std::uint8_t>(golden.frame.head.type));
   std::sort(types.begin(), types.end());
   types.erase(std::unique(types.begin(), types.end()), types.end());
-  EXPECT_THAT(types, testing::ElementsAre(1, 2, 3, 4, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73));
+  EXPECT_THAT(types, testing::ElementsAre(1, 2, 3, 4, 5, 6, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73));
 }
 
 TEST(Golden, EveryFileIsChecked) {
-  std::vector<std::string> expected = {"codec_fp16.hex", "codec_identity.hex", "plan.json"};
+  std::vector<std::string> expected = {"codec_fp16.hex", "codec_identity.hex", "plan.json", "plan_secure.json"};
   for (const Golden& golden : all_frames()) expected.push_back(golden.name + ".hex");
   std::vector<std::string> found;
   for (const auto& entry : fs::directory_iterator(kFolder)) {
@@ -283,6 +305,19 @@ TEST(Golden, PlanIsOneLineOfJson) {
   EXPECT_EQ(plan_text(parse_plan(full)), full);
   EXPECT_EQ(nlohmann::json::parse(full).at("shape"), nlohmann::json::parse(text).at("shape"));
   EXPECT_EQ(nlohmann::json::parse(full).at("trainer").at("learning_rate"), 0.1);
+}
+
+TEST(Golden, PlanWithSecureAggregationIsThePlanAndOneKeyMore) {
+  ClientPlan plan = some_plan();
+  plan.secure_aggregation.emplace();
+  plan.secure_aggregation->max_cohort = 100;
+  const std::string text = plan_text(plan);
+  expect_file("plan_secure.json", text + "\n");
+  nlohmann::json without = nlohmann::json::parse(text);
+  EXPECT_EQ(without.erase("secure_aggregation"), 1U);
+  EXPECT_EQ(without.dump(), plan_text(some_plan()));
+  const std::string full = plan_text(parse_plan(text));
+  EXPECT_EQ(nlohmann::json::parse(full).at("secure_aggregation"), nlohmann::json::parse(text).at("secure_aggregation"));
 }
 
 TEST(Golden, CodecsGiveTheBytesOfTheFormat) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -18,6 +19,7 @@
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
 #include "fl_core/base/sha256.h"
+#include "fl_core/net/pki_x509.h"
 #include "tests/support/test_support.h"
 
 namespace fl {
@@ -193,7 +195,46 @@ TEST_F(Pki, WritesTheExtensionsThatStrictChecksNeed) {
             "DNS:localhost, DNS:fl.example.org, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1");
   const auto certificate = certificate_of(alice);
   EXPECT_EQ(X509_get_signature_nid(certificate.get()), NID_ecdsa_with_SHA256);
-  EXPECT_EQ(EVP_PKEY_get_bits(X509_get0_pubkey(certificate.get())), 256);
+}
+
+TEST_F(Pki, GivesClientsEd25519AndEverybodyElseP256) {
+  const IssuedFiles alice = authority.issue_client("alice");
+  const RequestFiles device = make_request("bob", authority.make_token("bob", 3600), folder / "device");
+  const IssuedFiles bob = authority.issue_client_from_request("bob", device.request);
+  for (const auto& [certificate, key] : {std::pair(alice.certificate, alice.key), std::pair(bob.certificate, device.key)}) {
+    EXPECT_EQ(read_certificate(certificate).key_type, KeyType::ed25519);
+    EXPECT_EQ(EVP_PKEY_is_a(key_of(key).get(), "ED25519"), 1);
+  }
+  EXPECT_TRUE(alice.new_key);
+  EXPECT_FALSE(bob.new_key);
+  EXPECT_EQ(server().info.key_type, KeyType::p256);
+  EXPECT_EQ(read_certificate(authority.certificate()).key_type, KeyType::p256);
+  const AuthorityListing listing = authority.list();
+  EXPECT_THAT((std::vector{listing.certificates[0].key_type, listing.certificates[1].key_type, listing.certificates[2].key_type}),
+              ElementsAre(KeyType::ed25519, KeyType::ed25519, KeyType::p256));
+}
+
+TEST_F(Pki, TellsKindsOfKeysApart) {
+  const auto type_of = [](EVP_PKEY* key) { return pki::key_type(Owned<EVP_PKEY>(key).get()); };
+  EXPECT_EQ(type_of(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519")), KeyType::ed25519);
+  EXPECT_EQ(type_of(EVP_EC_gen("P-256")), KeyType::p256);
+  EXPECT_EQ(type_of(EVP_EC_gen("P-384")), KeyType::other);
+  EXPECT_EQ(type_of(EVP_EC_gen("secp256k1")), KeyType::other);
+  EXPECT_EQ(type_of(EVP_PKEY_Q_keygen(nullptr, nullptr, "X25519")), KeyType::other);
+  EXPECT_EQ(type_of(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED448")), KeyType::other);
+  EXPECT_EQ(type_of(EVP_RSA_gen(2048)), KeyType::other);
+  EXPECT_EQ(type_of(nullptr), KeyType::other);
+  // Of the same length, with another identifier: byte 8 of Ed25519's, byte 22 of P-256's.
+  for (const auto& [type, digit] : {std::pair(KeyType::ed25519, 16U), std::pair(KeyType::p256, 44U)}) {
+    std::string hex = pki::public_key_hex(pki::make_key(type).get());
+    ASSERT_EQ(pki::key_type(hex), type);
+    EXPECT_EQ(pki::key_type(hex + "00"), KeyType::other);
+    hex[digit] = hex[digit] == '0' ? '1' : '0';
+    EXPECT_EQ(pki::key_type(hex), KeyType::other);
+  }
+  const Owned<EVP_PKEY> compressed(EVP_EC_gen("P-256"));
+  ASSERT_EQ(EVP_PKEY_set_utf8_string_param(compressed.get(), OSSL_PKEY_PARAM_EC_POINT_CONVERSION_FORMAT, "compressed"), 1);
+  EXPECT_EQ(pki::key_type(compressed.get()), KeyType::other) << "strict peers refuse it";
 }
 
 TEST_F(Pki, ReadsCertificatesBack) {
@@ -355,7 +396,7 @@ std::string forged_request(const std::string& name, EVP_PKEY* key, const std::st
     X509_REQ_add1_attr_by_NID(made.get(), NID_pkcs9_challengePassword, MBSTRING_UTF8, reinterpret_cast<const unsigned char*>(proof.data()),
                               static_cast<int>(proof.size()));
   }
-  X509_REQ_sign(made.get(), signer, EVP_sha256());
+  EXPECT_GT(X509_REQ_sign(made.get(), signer, pki::digest_for(signer)), 0);
   const Owned<BIO> bio(BIO_new(BIO_s_mem()));
   PEM_write_bio_X509_REQ(bio.get(), made.get());
   const char* data = nullptr;
@@ -396,14 +437,77 @@ TEST_F(Pki, RefusesAKeyOfAnotherName) {
   EXPECT_THAT(refusal("bob", request("bob", authority.make_token("bob", 3600))), HasSubstr("belongs to 'alice'"));
 }
 
-TEST_F(Pki, RefusesKeysThatAreNotP256AndHostileNames) {
+/// A client as earlier programs enrolled it: a P-256 key that the device made.
+Owned<EVP_PKEY> enrol_p256(Authority& authority, const std::string& name, const std::filesystem::path& folder) {
+  Owned<EVP_PKEY> key(EVP_EC_gen("P-256"));
+  const std::string proof = pki::proof_of(authority.make_token(name, 3600), pki::public_key_hex(key.get()));
+  const auto file = folder / (name + ".request.pem");
+  put(file, forged_request(name, key.get(), proof, key.get()));
+  EXPECT_EQ(authority.issue_client_from_request(name, file).info.key_type, KeyType::p256);
+  return key;
+}
+
+TEST_F(Pki, RenewsAP256KeyThatWasMadeHereWithAnEd25519Key) {
+  const auto old_key = enrol_p256(authority, "alice", folder.path());
+  const auto place = authority.folder() / "issued" / "alice";
+  pki::write_private_key(place / "key.pem", old_key.get());
+  std::filesystem::copy_file(place / "cert.pem", folder / "old.pem");
+  const IssuedFiles renewed = authority.renew("alice");
+  EXPECT_TRUE(renewed.new_key);
+  EXPECT_EQ(renewed.info.key_type, KeyType::ed25519);
+  EXPECT_TRUE(same_key(renewed.certificate, key_of(renewed.key).get()));
+  EXPECT_EQ(mode_of(renewed.key), 0600U);
+  EXPECT_EQ(as_client(authority, renewed.certificate), "ok");
+  EXPECT_EQ(as_client(authority, folder / "old.pem"), "ok") << "until the device has the new pair";
+  EXPECT_THAT(statuses(), ElementsAre(Status::replaced, Status::valid));
+  // From then on the key stays.
+  const IssuedFiles again = authority.renew("alice");
+  EXPECT_FALSE(again.new_key);
+  EXPECT_TRUE(same_key(again.certificate, key_of(renewed.key).get()));
+}
+
+TEST_F(Pki, RenewsAP256KeyThatOnlyTheDeviceHas) {
+  const auto old_key = enrol_p256(authority, "alice", folder.path());
+  const IssuedFiles renewed = authority.renew("alice");
+  EXPECT_FALSE(renewed.new_key);
+  EXPECT_EQ(renewed.key, "");
+  EXPECT_EQ(renewed.info.key_type, KeyType::p256);
+  EXPECT_TRUE(same_key(renewed.certificate, old_key.get()));
+}
+
+TEST_F(Pki, LetsADeviceMoveToEd25519WhileItsP256CertificateIsValid) {
+  const auto old_key = enrol_p256(authority, "alice", folder.path());
+  std::filesystem::copy_file(authority.folder() / "issued" / "alice" / "cert.pem", folder / "old.pem");
+  const std::string token = authority.make_token("alice", 3600);
+  // Only to Ed25519: another P-256 key would let two devices be alice.
+  const Owned<EVP_PKEY> other(EVP_EC_gen("P-256"));
+  const auto file = folder / "other.pem";
+  put(file, forged_request("alice", other.get(), pki::proof_of(token, pki::public_key_hex(other.get())), other.get()));
+  EXPECT_THAT(refusal("alice", file), HasSubstr("already has a valid certificate"));
+  const IssuedFiles moved = authority.issue_client_from_request("alice", request("alice", token));
+  EXPECT_EQ(moved.info.key_type, KeyType::ed25519);
+  EXPECT_EQ(as_client(authority, moved.certificate), "ok");
+  EXPECT_EQ(as_client(authority, folder / "old.pem"), "ok");
+  // It has moved; nobody moves twice.
+  EXPECT_THAT(error_of([&] { authority.make_token("alice", 3600); }), HasSubstr("already has a valid certificate"));
+  EXPECT_THAT(authority.revoke("alice").serials, testing::SizeIs(2));
+}
+
+TEST_F(Pki, MakesNoRequestForAP256Key) {
+  make_folder(folder / "device");
+  pki::write_private_key(folder / "device" / "key.pem", Owned<EVP_PKEY>(EVP_EC_gen("P-256")).get());
+  EXPECT_THAT(error_of([&] { request("alice", std::string(32, '0')); }), AllOf(HasSubstr("key.pem: is no Ed25519 key"), HasSubstr("another --output")));
+  EXPECT_FALSE(std::filesystem::exists(folder / "device" / "request.pem"));
+}
+
+TEST_F(Pki, RefusesOtherKindsOfKeysAndHostileNames) {
   authority.make_token("alice", 3600);
   const auto file = folder / "forged.pem";
   const Owned<EVP_PKEY> p384(EVP_EC_gen("P-384"));
   const Owned<EVP_PKEY> rsa(EVP_RSA_gen(2048));
   for (EVP_PKEY* key : {p384.get(), rsa.get()}) {
     put(file, forged_request("alice", key, "x", key));
-    EXPECT_THAT(refusal("alice", file), HasSubstr("not EC P-256"));
+    EXPECT_THAT(refusal("alice", file), HasSubstr("neither Ed25519 nor EC P-256"));
   }
   const Owned<EVP_PKEY> key(EVP_EC_gen("P-256"));
   for (const std::string& name : {std::string("../alice"), std::string("al\0ice", 6), std::string("al\nice"), std::string()}) {

@@ -100,7 +100,8 @@ class Wrong {
     const pki::Key key = pki::read_private_key(files.key);
     pki::Signer signer{pki::load_certificate(ours.authority.certificate()), pki::read_private_key(ours.authority.folder() / "ca.key")};
     change(certificate.get(), signer);
-    X509_sign(certificate.get(), signer.key ? signer.key.get() : key.get(), EVP_sha256());
+    EVP_PKEY* signing = signer.key ? signer.key.get() : key.get();
+    EXPECT_GT(X509_sign(certificate.get(), signing, pki::digest_for(signing)), 0);
     files.certificate = ours.folder / (name + ".pem");
     write_file_atomically(files.certificate, pki::to_pem(certificate.get()));
     return files;
@@ -321,6 +322,20 @@ TEST(MutualTls, AnswersAClientWithAGoodCertificate) {
   EXPECT_EQ(meeting.ours, "");
   EXPECT_EQ(meeting.stranger.error, "");
   EXPECT_EQ(meeting.stranger.bytes, 32U + 20 + 300);
+}
+
+TEST(MutualTls, AnswersClientsWithEitherKindOfKey) {
+  TestAuthority& ours = TestAuthority::shared();
+  const IssuedFiles old = ours.p256_client();
+  ASSERT_EQ(read_certificate(ours.client.certificate).key_type, KeyType::ed25519);
+  ASSERT_EQ(read_certificate(old.certificate).key_type, KeyType::p256);
+  EXPECT_EQ(connect_as(Stranger::with(old)).stranger.bytes, 32U + 20 + 300);
+  for (const IssuedFiles& files : {ours.client, old}) {
+    Link link(ours.server_context(), std::make_shared<const TlsContext>(TlsRole::client, ours.files(files)));
+    link.shake_hands();
+    EXPECT_EQ(link.server_ending.error + link.client_ending.error, "");
+    EXPECT_EQ(link.server->peer().fingerprint, read_certificate(files.certificate).fingerprint);
+  }
 }
 
 TEST(MutualTls, RefusesAClientWithoutCertificate) {

@@ -6,14 +6,16 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <ctime>
 #include <exception>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "fl_core/base/file.h"
 #include "fl_core/net/framed_stream.h"
-#include "fl_core/net/pki.h"
+#include "fl_core/net/pki_x509.h"
 #include "tests/support/test_support.h"
 
 namespace fl::test {
@@ -33,6 +35,22 @@ class TestAuthority {
     client = authority.issue_client("ada");
   }
 
+  /// A client with a P-256 key, as fl pki once made them; the index does not know it.
+  IssuedFiles p256_client() const {
+    const auto now = static_cast<std::int64_t>(std::time(nullptr));
+    const pki::Key key = pki::make_key(KeyType::p256);
+    const pki::Certificate certificate =
+        pki::make_certificate({"pia", CertificateRole::client, pki::make_serial(), now - kClockSkew_s, now + kSecondsPerDay, {}}, key.get(), &signer());
+    IssuedFiles files;
+    files.certificate = folder / "pia.pem";
+    files.key = folder / "pia.key";
+    write_file_atomically(files.certificate, pki::to_pem(certificate.get()));
+    pki::write_private_key(files.key, key.get());
+    return files;
+  }
+  /// The root and its key.
+  const pki::Signer& signer() const { return signer_; }
+
   /// What an end with this certificate needs.
   TlsFiles files(const IssuedFiles& issued) const {
     return {issued.certificate.string(), issued.key.string(), authority.certificate().string(), authority.revocation_list().string()};
@@ -44,6 +62,9 @@ class TestAuthority {
   Authority authority;
   IssuedFiles server;
   IssuedFiles client;
+
+ private:
+  pki::Signer signer_{pki::load_certificate(authority.certificate()), pki::read_private_key(authority.folder() / "ca.key")};
 };
 
 /// Two ends of a TCP connection over loop-back.

@@ -77,6 +77,8 @@ class CentralServer final : public ServerMechanism {
     return ExactSumError::none;
   }
 
+  void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms) override { sum_.add_sum(sum, terms); }
+
   ReleaseFacts release(std::uint32_t round, std::span<float> mean) override {
     // The clip norm of the cut is the one of the noise: follow() comes last.
     const double stddev = plan_.multiplier * clip_.clip_norm();
@@ -162,6 +164,18 @@ class CentralGaussian final : public Mechanism {
   std::unique_ptr<ServerMechanism> server(const PrivacySetting& setting, double noise_multiplier, NoiseKeys& keys) const override {
     const CentralPlan plan(options_, setting, noise_multiplier, "privacy.mechanism");
     return std::make_unique<CentralServer>(options_, setting, plan, keys);
+  }
+
+  std::unique_ptr<DeviceMechanism> summed_device(const PrivacySetting& setting, double noise_multiplier) const override {
+    const CentralPlan plan(options_, setting, noise_multiplier, "privacy.mechanism");
+    return clip_for_sum(setting.parameters, plan.grid, options_.clip_norm);
+  }
+
+  SumCode sum_code(const PrivacySetting& setting, double noise_multiplier, const std::string& path) const override {
+    if (options_.is_adaptive) {
+      bad_value(path + ".adaptive", "on", "null under secure aggregation: which updates are longer than the clip norm is seen on each update, and the server sees none");
+    }
+    return CentralPlan(options_, setting, noise_multiplier, path).grid.code();
   }
 
  private:

@@ -51,6 +51,12 @@ class DpFtrlBanded final : public Mechanism {
     return std::make_unique<CorrelatedServer>(setting, options_.clip_norm, sums, std::move(noise), keys);
   }
 
+  std::unique_ptr<DeviceMechanism> summed_device(const PrivacySetting& setting, double noise_multiplier) const override {
+    return clip_for_sum(setting.parameters, grid(setting, noise_multiplier), options_.clip_norm);
+  }
+
+  SumCode sum_code(const PrivacySetting& setting, double noise_multiplier, const std::string&) const override { return grid(setting, noise_multiplier).code(); }
+
  private:
   std::uint32_t bandwidth(const PrivacySetting& setting) const {
     if (options_.bandwidth) return static_cast<std::uint32_t>(*options_.bandwidth);

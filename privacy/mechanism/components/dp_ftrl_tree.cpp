@@ -35,6 +35,12 @@ class DpFtrlTree final : public Mechanism {
     return std::make_unique<CorrelatedServer>(setting, options_.clip_norm, sums, std::move(noise), keys);
   }
 
+  std::unique_ptr<DeviceMechanism> summed_device(const PrivacySetting& setting, double noise_multiplier) const override {
+    return clip_for_sum(setting.parameters, grid(setting, noise_multiplier), options_.clip_norm);
+  }
+
+  SumCode sum_code(const PrivacySetting& setting, double noise_multiplier, const std::string&) const override { return grid(setting, noise_multiplier).code(); }
+
  private:
   SumGrid grid(const PrivacySetting& setting, double noise_multiplier) const {
     return SumGrid::choose(setting.max_cohort, options_.clip_norm, noise_multiplier * options_.clip_norm, kStddevBits);

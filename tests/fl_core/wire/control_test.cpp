@@ -117,7 +117,7 @@ std::vector<FrameCase> exchange_cases() {
        [](const Frame& frame) { return encode_chunk(frame.head.request, parse_chunk(frame.head, frame.header.span()), frame.body); }},
       {FrameType::grant, encode_grant(42, 1000), {number("offset", 0, (1ULL << 63U) - 1)},
        [](const Frame& frame) { return encode_grant(frame.head.request, parse_grant(frame)); }},
-      {FrameType::receipt, encode(Receipt{Outcome::late}, 42, 3), {number("outcome", 0, 8)},
+      {FrameType::receipt, encode(Receipt{Outcome::late}, 42, 3), {number("outcome", 0, kOutcomes - 1)},
        [](const Frame& frame) { return encode(parse_receipt(frame), frame.head.request, frame.head.round); }},
   };
 }

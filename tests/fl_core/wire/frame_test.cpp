@@ -36,12 +36,12 @@ bool operator==(const FrameHeader& a, const FrameHeader& b) {
          a.body_bytes == b.body_bytes && a.request == b.request;
 }
 
-constexpr std::uint8_t kTypes[] = {1, 2, 3, 4, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73};
+constexpr std::uint8_t kTypes[] = {1, 2, 3, 4, 5, 6, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73};
 
 /// The longest body of a frame of this type without a reference, by FORMAT.md's table of frame types.
 std::uint32_t longest_body(std::uint8_t type) {
   switch (type) {
-    case 1: case 2: case 4: return 65'536;
+    case 1: case 2: case 4: case 5: case 6: return 65'536;
     case 65: case 70: return 1'048'576;
     default: return 0;
   }
@@ -140,11 +140,11 @@ TEST(FrameHeader, LimitsHeaderAndBodyBeforeAnybodyAllocates) {
   }
 }
 
-TEST(FrameHeader, OnlyModelsAndUpdatesReferToBlobs) {
+TEST(FrameHeader, OnlyTasksAndAnswersReferToBlobs) {
   for (const std::uint8_t number : kTypes) {
     FrameHeader head = head_of(static_cast<FrameType>(number), 1, kBlobReferenceBytes);
     head.flags = kFlagBlob;
-    const bool may = number == 1 || number == 2 || number == 4;
+    const bool may = number == 1 || number == 2 || number == 4 || number == 5 || number == 6;
     EXPECT_EQ(error_for(head).empty(), may) << frame_type_name(number);
     for (const std::uint16_t flags : {std::uint16_t{2}, std::uint16_t{3}, std::uint16_t{0x8000}}) {
       head.flags = flags;

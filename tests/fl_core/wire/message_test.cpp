@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -131,6 +132,71 @@ TEST(UpdateMessage, HasExactlyItsKeys) {
     header.erase(key);
     EXPECT_THAT(update_error(header), HasSubstr("no '" + key + "'"));
   }
+}
+
+SecureHeader some_secure(std::uint32_t step) {
+  SecureHeader header;
+  header.round = 70'000;
+  header.model_version = 69'999;
+  header.fingerprint = std::numeric_limits<std::uint64_t>::max();
+  header.step = step;
+  return header;
+}
+
+/// What is wrong with {"round": 7, "model_version": 6, "fingerprint": 5, "step": 3} after a change.
+std::string secure_error(MessageType type, const std::function<void(json&)>& change) {
+  json header = {{"round", 7}, {"model_version", 6}, {"fingerprint", 5}, {"step", 3}};
+  change(header);
+  return error_of([&] { parse_secure_header(with_header(type, 7, json::to_cbor(header))); });
+}
+
+TEST(SecureMessage, ComesBackInEveryStepOfItsDirection) {
+  for (const MessageType type : {MessageType::secure_step, MessageType::secure_answer}) {
+    for (std::uint32_t step = type == MessageType::secure_step ? 2 : 1; step <= kSecureSteps; ++step) {
+      const SecureHeader sent = some_secure(step);
+      const SharedBuffer body(Bytes(9));
+      const Message message = encode_secure(type, sent, body);
+      EXPECT_EQ(message.body().span().data(), body.span().data()) << "shared, not copied";
+      const SecureHeader got = parse_secure_header(message);
+      EXPECT_EQ(got.round, sent.round);
+      EXPECT_EQ(got.model_version, sent.model_version);
+      EXPECT_EQ(got.fingerprint, sent.fingerprint);
+      EXPECT_EQ(got.step, step);
+    }
+  }
+}
+
+TEST(SecureMessage, HasNoOtherSteps) {
+  const auto error = [](MessageType type, const json& step) {
+    return secure_error(type, [&](json& header) { header["step"] = step; });
+  };
+  // The first step's question is `train`.
+  EXPECT_THAT(error(MessageType::secure_step, 1), HasSubstr("'step' must be an integer from 2 to 5"));
+  EXPECT_EQ(error(MessageType::secure_answer, 1), "");
+  for (const MessageType type : {MessageType::secure_step, MessageType::secure_answer}) {
+    for (const json& step : {json(0), json(6), json(-1), json(1ULL << 32U), json("3")}) EXPECT_THAT(error(type, step), HasSubstr("'step'")) << step;
+  }
+}
+
+TEST(SecureMessage, HasExactlyItsKeys) {
+  for (const MessageType type : {MessageType::secure_step, MessageType::secure_answer}) {
+    EXPECT_EQ(secure_error(type, [](json&) {}), "");
+    for (const std::string key : {"round", "model_version", "fingerprint", "step"}) {
+      EXPECT_THAT(secure_error(type, [&](json& header) { header.erase(key); }), HasSubstr("no '" + key + "'"));
+      EXPECT_THAT(secure_error(type, [&](json& header) { header[key] = -1; }), HasSubstr("'" + key + "'"));
+    }
+    EXPECT_THAT(secure_error(type, [](json& header) { header["weight"] = 1; }), HasSubstr("nobody expects"));
+    EXPECT_THAT(secure_error(type, [](json& header) { header["round"] = 8; }), HasSubstr("round 8 in a message of round 7"));
+    EXPECT_THAT(secure_error(type, [](json& header) { header["model_version"] = 1ULL << 32U; }), HasSubstr("'model_version'"));
+  }
+}
+
+TEST(SecureMessage, IsRefusedFromAMessageOfAnotherType) {
+  EXPECT_THAT(error_of([] { parse_secure_header(encode_failure(1, "no")); }), HasSubstr("message type 3"));
+  EXPECT_THROW(parse_secure_header(encode_update(full_update(), SharedBuffer())), ProtocolError);
+  const Message answer = encode_secure(MessageType::secure_answer, some_secure(2), SharedBuffer());
+  EXPECT_THROW(parse_update_header(answer), ProtocolError);
+  EXPECT_THROW(parse_task(answer, small_layout()), ProtocolError);
 }
 
 TEST(MessageHeader, IsOneFlatMapInShortestForm) {

@@ -128,7 +128,7 @@ TEST(Outcome, HasAStableNumberAndNameForReports) {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < kOutcomes; ++i) names.push_back(outcome_name(static_cast<Outcome>(i)));
   EXPECT_THAT(names, ElementsAre("accepted", "left", "late", "failed", "malformed", "wrong_round", "wrong_model",
-                                 "not_finite", "out_of_bound"));
+                                 "not_finite", "out_of_bound", "not_summed"));
 }
 
 }  // namespace

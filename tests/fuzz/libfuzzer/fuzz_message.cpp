@@ -1,4 +1,4 @@
-// Tasks, updates and failure notices from a peer. An input is the message's type (1 byte), its round (4, little-endian), the
+// Tasks, updates, failure notices and steps of secure aggregation from a peer. An input is the message's type (1 byte), its round (4, little-endian), the
 // length of its header (2, little-endian), the header, and the body. It is also read as the values of an update's fields, because
 // blind edits of a header seldom leave it well-formed.
 #include <algorithm>
@@ -57,6 +57,13 @@ void fuzz_failure(const Message& message) {
   check_size(encode_failure(message.round(), reason), message);
 }
 
+void fuzz_secure(const Message& message) {
+  const SecureHeader secure = parse_secure_header(message);
+  FL_CHECK(secure.round == message.round(), "another round");
+  FL_CHECK(secure.step >= (message.type() == MessageType::secure_step ? 2U : 1U) && secure.step <= kSecureSteps, "a step that there is not");
+  check_size(encode_secure(message.type(), secure, message.body()), message);
+}
+
 /// The next value of the input, filled up with zeros.
 template <class Value>
 Value take(std::span<const std::byte>& input) {
@@ -95,7 +102,7 @@ void fuzz_one(std::span<const std::byte> input) {
   if (input.size() < kPrefixBytes) return;
   const Message message = message_of_input(input);
   // Every parser sees every message: a peer may answer a task with any of them.
-  for (const auto parse : {fuzz_task, fuzz_update, fuzz_failure}) {
+  for (const auto parse : {fuzz_task, fuzz_update, fuzz_failure, fuzz_secure}) {
     try {
       parse(message);
     } catch (const ProtocolError&) {

@@ -43,9 +43,17 @@ function(fl_add_fuzz_test name build corpus)
   if(EXISTS ${corpus})
     set(seeds "'${corpus}'")
   endif()
+  set(runs ${FL_FUZZ_RUNS})
+  set(malloc_limit_mb 256)
+  if(name MATCHES "^fuzz_secagg")
+    set(malloc_limit_mb 1)  # nothing in it is larger than a few messages
+  endif()
+  if(name MATCHES "^fuzz_secagg_")
+    math(EXPR runs "${FL_FUZZ_RUNS} / 10")  # each is a piece of a round, with its key agreements and signatures
+  endif()
   add_test(NAME ${name} COMMAND sh -c "\
 rm -rf '${scratch}' && mkdir -p '${scratch}' '${found}' && \
-exec '${build}/bin/${name}' -runs=${FL_FUZZ_RUNS} -seed=1 -max_len=1024 -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=256 \
+exec '${build}/bin/${name}' -runs=${runs} -seed=1 -max_len=1024 -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=${malloc_limit_mb} \
 -use_value_profile=1 -verbosity=0 -print_final_stats=1 -artifact_prefix='${found}/' '${scratch}' ${seeds}")
   set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 600)
 endfunction()

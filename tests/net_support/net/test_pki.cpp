@@ -49,8 +49,8 @@ Authority TestPki::foreign() {
 TlsFiles TestPki::foreign_client() { return files(foreign().issue_client(names_.at(0))); }
 TlsFiles TestPki::foreign_server() { return files(foreign().issue_server("server", kHosts)); }
 
-TlsFiles TestPki::forge(const std::string& name, CertificateRole role, const TlsFiles* signer) {
-  const pki::Key key = pki::make_key();
+TlsFiles TestPki::forge(const std::string& name, CertificateRole role, const TlsFiles* signer, KeyType key_type) {
+  const pki::Key key = pki::make_key(key_type);
   pki::CertificatePlan plan;
   plan.name = name;
   plan.role = role;
@@ -71,12 +71,17 @@ TlsFiles TestPki::forge(const std::string& name, CertificateRole role, const Tls
   return files(folder / "cert.pem", folder / "key.pem");
 }
 
-TlsFiles TestPki::self_signed_client() { return forge(names_.at(0), CertificateRole::client, nullptr); }
-TlsFiles TestPki::self_signed_server() { return forge("server", CertificateRole::server, nullptr); }
+TlsFiles TestPki::self_signed_client() { return forge(names_.at(0), CertificateRole::client, nullptr, KeyType::ed25519); }
+TlsFiles TestPki::self_signed_server() { return forge("server", CertificateRole::server, nullptr, KeyType::p256); }
 
 TlsFiles TestPki::client_made_by_a_client() {
   const TlsFiles signer = client(0);
-  return forge(names_.at(0), CertificateRole::client, &signer);
+  return forge(names_.at(0), CertificateRole::client, &signer, KeyType::ed25519);
+}
+
+TlsFiles TestPki::p256_client() {
+  const TlsFiles root = files(authority_.certificate(), authority_.folder() / "ca.key");
+  return forge("client-p256", CertificateRole::client, &root, KeyType::p256);
 }
 
 TlsFiles TestPki::revoked_client(std::size_t number) {

@@ -24,6 +24,9 @@ class TestPki {
   TlsFiles client(std::size_t number) const;
   std::filesystem::path folder() const { return folder_.path(); }
 
+  /// A client "client-p256" with a P-256 key, as fl pki once made them: good for TLS, not for secure aggregation.
+  TlsFiles p256_client();
+
   // What no server may accept from a client. Everything is right but one thing.
   TlsFiles expired_client();
   TlsFiles not_yet_valid_client();
@@ -45,7 +48,7 @@ class TestPki {
  private:
   TlsFiles files(const std::filesystem::path& certificate, const std::filesystem::path& key) const;
   TlsFiles files(const IssuedFiles& issued) const { return files(issued.certificate, issued.key); }
-  TlsFiles forge(const std::string& name, CertificateRole role, const TlsFiles* signer);
+  TlsFiles forge(const std::string& name, CertificateRole role, const TlsFiles* signer, KeyType key_type);
   Authority foreign();
 
   TemporaryFolder folder_;

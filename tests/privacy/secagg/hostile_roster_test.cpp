@@ -15,7 +15,7 @@ using ::testing::HasSubstr;
 SecAggBytes roster_for_0(const Rig& rig, const std::vector<SecAggAdvert>& adverts) {
   SecAggRoster message;
   for (const SecAggAdvert& advert : adverts) message.entries.push_back({advert.client, digest_of(advert)});
-  const Roster roster(rig.round(), rig.plan(), message.entries);
+  const SecAggCohort roster(rig.round(), rig.plan(), message.entries);
   for (const std::uint32_t neighbour : roster.neighbours(*roster.place(id_of(0))))
     message.adverts.push_back(adverts[neighbour]);
   return encode_roster(rig.round(), message);
@@ -248,7 +248,7 @@ TEST(HostileServer, CannotSplitTheCohort) {
     adverts.erase(adverts.begin() + 4);
     SecAggRoster message;
     for (const SecAggAdvert& advert : adverts) message.entries.push_back({advert.client, digest_of(advert)});
-    const Roster roster(rig.round(), rig.plan(), message.entries);
+    const SecAggCohort roster(rig.round(), rig.plan(), message.entries);
     for (const std::uint32_t neighbour : roster.neighbours(1)) message.adverts.push_back(adverts[neighbour]);
     const SecAggShares shares = decode_shares(rig.round(), other.client(1).share(encode_roster(rig.round(), message)));
     inbox.boxes[0].sealed = shares.boxes[0].sealed;

@@ -38,7 +38,7 @@ SecAggPlan large() { return plan_for(50, 15, ServerModel::curious); }
 
 /// Just so many of client 0's neighbours that one less than the threshold is left.
 std::vector<std::uint32_t> too_many_neighbours(Rig& rig) {
-  const Roster& roster = *rig.server().roster();
+  const SecAggCohort& roster = *rig.server().roster();
   std::vector<std::uint32_t> neighbours = roster.neighbours(0);
   EXPECT_LT(neighbours.size(), 49U);
   neighbours.resize(neighbours.size() - roster.threshold() + 1);

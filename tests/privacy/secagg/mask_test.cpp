@@ -1,11 +1,15 @@
 #include "privacy/secagg/mask.h"
 
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
 
+#include <cstring>
+#include <memory>
 #include <set>
 #include <vector>
 
 #include "fl_core/base/error.h"
+#include "fl_core/base/hex.h"
 #include "privacy/noise/random_bits.h"
 #include "privacy/secagg/key_agreement.h"
 #include "tests/privacy/noise/statistics.h"
@@ -26,14 +30,33 @@ std::vector<Word> numbers(std::size_t size, std::uint64_t key) {
   return out;
 }
 
+/// AES-128 of the blocks that begin with a counter and count on (all 128 bits), by ECB.
+std::vector<std::byte> stream_by_hand(const SecretKey& key, std::size_t bytes) {
+  std::vector<unsigned char> counters;
+  std::array<unsigned char, 16> counter;
+  std::memcpy(counter.data(), key.bytes().data() + 16, 16);
+  while (counters.size() < bytes) {
+    counters.insert(counters.end(), counter.begin(), counter.end());
+    for (std::size_t i = 16; i-- > 0 && ++counter[i] == 0;) {
+    }
+  }
+  std::vector<std::byte> stream(counters.size() + 16);
+  const std::unique_ptr<EVP_CIPHER_CTX, decltype(&EVP_CIPHER_CTX_free)> cipher(EVP_CIPHER_CTX_new(),
+                                                                               &EVP_CIPHER_CTX_free);
+  int size = 0;
+  const auto* const first = reinterpret_cast<const unsigned char*>(key.bytes().data());
+  if (EVP_EncryptInit_ex(cipher.get(), EVP_aes_128_ecb(), nullptr, first, nullptr) != 1 ||
+      EVP_EncryptUpdate(cipher.get(), reinterpret_cast<unsigned char*>(stream.data()), &size, counters.data(),
+                        static_cast<int>(counters.size())) != 1) {
+    throw std::runtime_error("AES-128-ECB failed");
+  }
+  return stream;
+}
+
 /// What mask.h describes, number by number: bytes of the stream, little-endian.
 std::vector<std::uint64_t> mask_by_hand(const SecretKey& key, std::size_t size, unsigned bits) {
-  const std::size_t bytes = bits <= 8 ? 1 : bits <= 16 ? 2 : bits <= 32 ? 4 : 8;
-  NoiseKey same{};
-  std::ranges::copy(key.bytes(), same.begin());
-  std::vector<std::uint64_t> words(size);
-  RandomBits(same).fill(words);
-  const auto stream = std::as_bytes(std::span(words));
+  const std::size_t bytes = (bits + 7) / 8;
+  const auto stream = stream_by_hand(key, size * bytes);
   std::vector<std::uint64_t> out(size);
   for (std::size_t i = 0; i < size; ++i) {
     for (std::size_t j = 0; j < bytes; ++j) out[i] |= std::to_integer<std::uint64_t>(stream[i * bytes + j]) << 8 * j;
@@ -47,10 +70,11 @@ class Mask : public testing::Test {};
 using Words = testing::Types<std::uint32_t, std::uint64_t>;
 TYPED_TEST_SUITE(Mask, Words);
 
+// The counter of the key goes over its end, too: 2^128 - 16 and on.
 TYPED_TEST(Mask, IsTheStreamModuloTwoToTheBits) {
-  const SecretKey key = test::secret_of(1);
-  // Around the block of 2048 numbers, and sizes that end within a block of AES.
-  for (const std::size_t size : {0, 1, 15, 16, 17, 2047, 2048, 2049, 5001}) {
+  const SecretKey key = test::secret_of_hex("000102030405060708090a0b0c0d0e0ffffffffffffffffffffffffffffffff0");
+  // Around blocks of 8192 bytes, and sizes that end within a block of AES.
+  for (const std::size_t size : {0, 1, 15, 16, 17, 1023, 1024, 1025, 5001}) {
     for (unsigned bits = 1; bits <= 8 * sizeof(TypeParam); ++bits) {
       if (size > 17 && bits % 8 > 1) continue;
       const auto mask = mask_by_hand(key, size, bits);
@@ -65,6 +89,16 @@ TYPED_TEST(Mask, IsTheStreamModuloTwoToTheBits) {
       }
     }
   }
+}
+
+// NIST SP 800-38A section F.5.1 (CTR-AES128): key, first counter block, and the four output blocks.
+TEST(Mask64, IsThePublishedStream) {
+  const SecretKey key = test::secret_of_hex("2b7e151628aed2a6abf7158809cf4f3cf0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
+  std::vector<std::uint64_t> values(8);
+  add_mask(key, std::span(values), 64);
+  EXPECT_EQ(to_hex(std::as_bytes(std::span(values))),
+            "ec8cdf7398607cb0f2d21675ea9ea1e4362b7c3c6773516318a077d7fc5073ae"
+            "6a2cc3787889374fbeb4c81b17ba6c44e89c399ff0f198c6d40a31db156cabfe");
 }
 
 TYPED_TEST(Mask, ComesOffAgain) {
@@ -86,11 +120,12 @@ TYPED_TEST(Mask, ComesOffAgain) {
 
 TYPED_TEST(Mask, OfManyKeysAtOnceIsTheSameAsOneByOneAndByRanges) {
   std::vector<SecretKey> keys;
-  for (std::uint64_t i = 0; i < 5; ++i) keys.push_back(test::secret_of(i));
+  // So many that they do not go over the values at once, and an odd number of each sign.
+  for (std::uint64_t i = 0; i < 261; ++i) keys.push_back(test::secret_of(i));
   std::vector<SignedMask> masks;
   for (const auto& key : keys) masks.push_back({&key, masks.size() % 3 == 1});
   for (const unsigned bits : {5U, 16U, 20U, 32U}) {
-    const auto plain = numbers<TypeParam>(7000, 3);
+    const auto plain = numbers<TypeParam>(9000, 3);
     auto one_by_one = plain;
     for (const auto& mask : masks) {
       mask.subtract ? subtract_mask(*mask.key, std::span(one_by_one), bits)
@@ -109,26 +144,42 @@ TYPED_TEST(Mask, OfManyKeysAtOnceIsTheSameAsOneByOneAndByRanges) {
 }
 
 TEST(Mask64, GoesByRangesFarFromTheBeginning) {
-  // The counter of AES at number 2^36 is 2^35: over 32 bits. Two ways to the same place.
-  const SecretKey key = test::secret_of(1);
-  const std::array<SignedMask, 1> masks{SignedMask{&key, false}};
-  constexpr std::uint64_t kFar = std::uint64_t{1} << 36;
-  std::vector<std::uint64_t> across(64);
-  apply_masks(masks, std::span(across), 64, kFar - 32);
-  std::vector<std::uint64_t> behind(32);
-  apply_masks(masks, std::span(behind), 64, kFar);
-  EXPECT_TRUE(std::ranges::equal(std::span(across).subspan(32), behind));
-  std::vector<std::uint64_t> beginning(32);
-  apply_masks(masks, std::span(beginning), 64);
-  EXPECT_NE(behind, beginning);
+  // At number 2^36 the counter is 2^35 further: over 32 bits. Two ways to the same place; with the second key over the
+  // end of the counter's lower half.
+  for (const std::uint64_t low : {std::uint64_t{0}, ~std::uint64_t{0} - (std::uint64_t{1} << 35) + 9}) {
+    SecretKey key = test::secret_of(1);
+    for (std::size_t i = 0; i < 8; ++i) key.bytes()[31 - i] = static_cast<std::byte>(low >> 8 * i);
+    const std::array<SignedMask, 1> masks{SignedMask{&key, false}};
+    constexpr std::uint64_t kFar = std::uint64_t{1} << 36;
+    std::vector<std::uint64_t> across(64);
+    apply_masks(masks, std::span(across), 64, kFar - 32);
+    std::vector<std::uint64_t> behind(32);
+    apply_masks(masks, std::span(behind), 64, kFar);
+    EXPECT_TRUE(std::ranges::equal(std::span(across).subspan(32), behind));
+    std::vector<std::uint64_t> beginning(32);
+    apply_masks(masks, std::span(beginning), 64);
+    EXPECT_NE(behind, beginning);
+    // The same by the key whose counter begins there.
+    SecretKey shifted = key.copy();
+    std::uint64_t carry = std::uint64_t{1} << 35;
+    for (std::size_t i = 32; i-- > 16; carry >>= 8) {
+      carry += std::to_integer<std::uint64_t>(shifted.bytes()[i]);
+      shifted.bytes()[i] = static_cast<std::byte>(carry);
+    }
+    std::vector<std::uint64_t> there(32);
+    add_mask(shifted, std::span(there), 64);
+    EXPECT_EQ(there, behind);
+  }
 }
 
 TEST(Mask64, IsTheSameAsThatOf32BitValuesWhereBothCan) {
-  std::vector<std::uint64_t> wide(100);
-  std::vector<std::uint32_t> narrow(100);
-  add_mask(test::secret_of(1), std::span(wide), 27);
-  add_mask(test::secret_of(1), std::span(narrow), 27);
-  EXPECT_TRUE(std::ranges::equal(wide, narrow));
+  for (const unsigned bits : {7U, 16U, 21U, 27U}) {
+    std::vector<std::uint64_t> wide(100);
+    std::vector<std::uint32_t> narrow(100);
+    add_mask(test::secret_of(1), std::span(wide), bits);
+    add_mask(test::secret_of(1), std::span(narrow), bits);
+    EXPECT_TRUE(std::ranges::equal(wide, narrow)) << bits;
+  }
 }
 
 TEST(Mask64, CancelsBetweenAllPairs) {

@@ -272,6 +272,27 @@ TEST(SecAggFuzz, ClientsTakeMutationsOrAbort) {
   }
 }
 
+// What the server said to somebody else, or at another time, is as good as altered; only survivors are told to all
+// alike.
+TEST(SecAggFuzz, ClientsAbortOnMessagesOfOthersAndOfOtherSteps) {
+  Rig recorded(kClients, plan_for(kClients, 2));
+  ASSERT_TRUE(recorded.run().has_value());
+  for (const SecAggStep step : kServerSteps) {
+    for (const SecAggStep other : kServerSteps) {
+      for (std::size_t receiver = 0; receiver < kClients; ++receiver) {
+        const SecAggBytes& message = recorded.received(receiver)[other];
+        if (message == recorded.received(0)[step]) continue;
+        Rig rig(kClients, plan_for(kClients, 2));
+        for (auto before = SecAggStep::advertise; before < step; before = Rig::next(before))
+          rig.answer(before, 0, recorded.received(0)[before]);
+        EXPECT_NE(refusal_of([&] { rig.answer(step, 0, message); }), "")
+            << static_cast<int>(step) << " got " << static_cast<int>(other) << " of " << receiver;
+        EXPECT_EQ(rig.client(0).step(), SecAggStep::aborted);
+      }
+    }
+  }
+}
+
 // A server that gets altered bytes refuses them, or counts them; it never ends with a sum that is none of the
 // survivors'.
 TEST(SecAggFuzz, ServersTakeMutationsOrRefuseThem) {

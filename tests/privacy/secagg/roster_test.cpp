@@ -20,8 +20,8 @@ std::vector<SecAggRosterEntry> some_entries(std::size_t clients) {
   return entries;
 }
 
-TEST(Roster, FindsPlacesAndNeighbours) {
-  const Roster roster(some_round(), plan_for(6, 1), some_entries(6));
+TEST(SecAggCohort, FindsPlacesAndNeighbours) {
+  const SecAggCohort roster(some_round(), plan_for(6, 1), some_entries(6));
   EXPECT_EQ(roster.place(id_of(4)), 4U);
   EXPECT_EQ(roster.place(id_of(4) + 1), std::nullopt);
   EXPECT_EQ(roster.client(5), id_of(5));
@@ -32,13 +32,13 @@ TEST(Roster, FindsPlacesAndNeighbours) {
 }
 
 // All that two clients might disagree about changes the hash that their keys are bound to.
-TEST(Roster, DigestCoversRoundModelPlanAndAdverts) {
+TEST(SecAggCohort, DigestCoversRoundModelPlanAndAdverts) {
   const SecAggRound round = some_round();
   const SecAggPlan plan = plan_for(6, 1);
-  std::vector<SecAggDigest> digests{Roster(round, plan, some_entries(6)).digest()};
+  std::vector<SecAggDigest> digests{SecAggCohort(round, plan, some_entries(6)).digest()};
   const auto add = [&](const SecAggRound& other_round, const SecAggPlan& other_plan,
                        const std::vector<SecAggRosterEntry>& entries) {
-    digests.push_back(Roster(other_round, other_plan, entries).digest());
+    digests.push_back(SecAggCohort(other_round, other_plan, entries).digest());
   };
   SecAggRound changed = round;
   changed.round = 6;
@@ -74,8 +74,8 @@ TEST(Roster, DigestCoversRoundModelPlanAndAdverts) {
 }
 
 // So that clients with different rosters share no key, whatever else is equal.
-TEST(Roster, KeysAndSealsAreBoundToTheDigest) {
-  const Roster roster(some_round(), plan_for(6, 1), some_entries(6));
+TEST(SecAggCohort, KeysAndSealsAreBoundToTheDigest) {
+  const SecAggCohort roster(some_round(), plan_for(6, 1), some_entries(6));
   const AgreementContext context = roster.agreement(AgreementPurpose::pairwise_mask, id_of(1), id_of(2));
   EXPECT_EQ(context.session, roster.digest());
   EXPECT_EQ(context.round, some_round().round);
@@ -83,15 +83,15 @@ TEST(Roster, KeysAndSealsAreBoundToTheDigest) {
   EXPECT_EQ(context.own, id_of(1));
   EXPECT_EQ(context.peer, id_of(2));
   EXPECT_EQ(roster.address(id_of(1), id_of(2)).session, roster.digest());
-  const Roster other(some_round(), plan_for(6, 2), some_entries(6));
+  const SecAggCohort other(some_round(), plan_for(6, 2), some_entries(6));
   const SecretKey seed(fixed_key(31, 0));
   EXPECT_FALSE(equal_in_constant_time(roster.self_mask(seed, 7).bytes(), other.self_mask(seed, 7).bytes()));
   EXPECT_NE(roster.seed_commitment(seed, 7), other.seed_commitment(seed, 7));
   EXPECT_NE(roster.seed_commitment(seed, 7), roster.seed_commitment(seed, 8));
 }
 
-TEST(Roster, StatementsTellSetsApart) {
-  const Roster roster(some_round(), plan_for(6, 1), some_entries(6));
+TEST(SecAggCohort, StatementsTellSetsApart) {
+  const SecAggCohort roster(some_round(), plan_for(6, 1), some_entries(6));
   const SecAggSet all(6, true);
   SecAggSet some = all;
   some[3] = false;
@@ -100,9 +100,9 @@ TEST(Roster, StatementsTellSetsApart) {
   EXPECT_NE(roster.survivor_statement(all, some), roster.survivor_statement(some, some));
 }
 
-TEST(Roster, RefusesWhatNoRoundCanHave) {
+TEST(SecAggCohort, RefusesWhatNoRoundCanHave) {
   const auto reason = [](const SecAggPlan& plan, const std::vector<SecAggRosterEntry>& entries) {
-    return refusal_of([&] { const Roster roster(some_round(), plan, entries); });
+    return refusal_of([&] { const SecAggCohort roster(some_round(), plan, entries); });
   };
   EXPECT_THAT(reason(plan_for(6, 1), some_entries(2)), HasSubstr("the roster has 2 clients; a round needs 3 to 65536"));
   EXPECT_THAT(reason(plan_for(6, 1), std::vector<SecAggRosterEntry>(65'537)),

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <thread>
 
 #include "tests/privacy/secagg/secagg_rig.h"
 
@@ -217,6 +218,64 @@ TEST(SecAggRounds, AVectorThatComesLateIsDiscarded) {
   // Who was too late is told nothing, and would answer no list that leaves it out.
   EXPECT_THAT(refusal_of([&] { rig.client(4).confirm(survivors[0].bytes); }),
               HasSubstr("lists this client as dropped out"));
+}
+
+/// Backwards, and by two threads that take turns.
+std::vector<SecAggParallel> parallel_loops() {
+  return {[](std::size_t count, const std::function<void(std::size_t)>& work) {
+            while (count > 0) work(--count);
+          },
+          [](std::size_t count, const std::function<void(std::size_t)>& work) {
+            const auto every_other = [&](std::size_t first) {
+              for (std::size_t i = first; i < count; i += 2) work(i);
+            };
+            std::thread other(every_other, 1);
+            every_other(0);
+            other.join();
+          }};
+}
+
+// Values of three ranges, the last not full; one client is gone, so masks of both kinds come off.
+TEST(SecAggRounds, GiveTheSameSumHoweverItsWorkIsShared) {
+  SecAggPlan plan = plan_for(6, 2);
+  plan.bits = 56;
+  plan.length = 2 * 16'384 + 17;
+  History history(6, SecAggStep::done);
+  history[2] = SecAggStep::input;
+  for (const SecAggParallel& parallel : parallel_loops()) {
+    Rig rig(6, plan);
+    std::size_t items = 0;
+    rig.server().set_parallel([&](std::size_t count, const std::function<void(std::size_t)>& work) {
+      items += count;
+      parallel(count, work);
+    });
+    const auto sum = rig.drop(history).run();
+    ASSERT_TRUE(sum.has_value()) << rig.server().abort_reason();
+    EXPECT_EQ(sum->values, rig.sum_of(rig.still_there(SecAggStep::input)));
+    EXPECT_EQ(items, 6U + 3U);  // secrets, ranges
+  }
+}
+
+// Several secrets cannot be rebuilt: the same one is named, whichever was tried first.
+TEST(SecAggRounds, EndForTheSameReasonHoweverTheirWorkIsShared) {
+  History history(6, SecAggStep::done);
+  history[0] = history[1] = history[2] = SecAggStep::unmask;
+  Rig serial(6, plan_for(6, 2));
+  EXPECT_FALSE(serial.drop(history).run().has_value());
+  for (const SecAggParallel& parallel : parallel_loops()) {
+    Rig rig(6, plan_for(6, 2));
+    rig.server().set_parallel(parallel);
+    EXPECT_FALSE(rig.drop(history).run().has_value());
+    EXPECT_EQ(rig.server().abort_reason(), serial.server().abort_reason());
+  }
+}
+
+TEST(SecAggRounds, TakeALoopThatLeavesSomethingOutForABug) {
+  Rig rig(4, plan_for(4, 1));
+  rig.server().set_parallel([](std::size_t count, const std::function<void(std::size_t)>& work) {
+    for (std::size_t i = 1; i < count; ++i) work(i);
+  });
+  EXPECT_THROW(rig.run(), Error);
 }
 
 TEST(SecAggRounds, RefuseTooFewClients) {

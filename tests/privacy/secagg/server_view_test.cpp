@@ -78,7 +78,7 @@ TEST(ServerView, SumsOfSomeMaskedVectorsAreUniform) {
 
 /// The seeds of all, from the shares that were revealed: what the server knows after an unmasking without drop-outs.
 std::vector<SecretKey> revealed_seeds(Rig& rig) {
-  const Roster& roster = *rig.server().roster();
+  const SecAggCohort& roster = *rig.server().roster();
   std::vector<SecretKey> seeds;
   for (std::uint32_t owner = 0; owner < kClients; ++owner) {
     std::vector<ShamirShare> shares;
