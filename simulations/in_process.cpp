@@ -103,15 +103,16 @@ void InProcess::aggregate_securely(std::function<std::unique_ptr<SecureSession>(
   secure_input_bytes_ = input_bytes;
 }
 
-SecureSession* InProcess::secure_session(ClientId client) {
+std::shared_ptr<SecureSession> InProcess::secure_session(ClientId client, std::uint32_t round) {
   if (!make_secure_) return nullptr;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = secure_.find(client); found != secure_.end()) return found->second.get();
+    if (const auto found = secure_.find(client); round == round_ && found != secure_.end()) return found->second;
   }
-  auto fresh = make_secure_(client);
+  std::shared_ptr<SecureSession> fresh = make_secure_(client);
   const std::lock_guard lock(mutex_);
-  return secure_.emplace(client, std::move(fresh)).first->second.get();
+  // A job whose round was closed meanwhile keeps its session to itself.
+  return round == round_ ? secure_.emplace(client, std::move(fresh)).first->second : fresh;
 }
 
 std::optional<Arrival> InProcess::wait(Seconds deadline) {
@@ -183,7 +184,7 @@ void InProcess::close_round(std::uint32_t round) {
 std::optional<PartialSum> InProcess::take_sum() {
   // A round in which nobody was asked has left the sum of the one before.
   if (!sum_ || round_ != closed_) return std::nullopt;
-  if (elsewhere_) return elsewhere_->gather(sum_->total());
+  if (elsewhere_) return elsewhere_->gather(round_, sum_->total());
   const ExactSum& ours = sum_->total();
   return PartialSum{ours.raw(), ours.terms(), ours.total_weight()};
 }
@@ -354,6 +355,7 @@ std::optional<Message> InProcess::answer(Worker& worker, ClientId client, const 
                                          const std::atomic<bool>& withdrawn) {
   const Experiment& experiment = parts_.experiment;
   if (make_privacy_ && !worker.privacy) worker.privacy = make_privacy_();
+  const std::shared_ptr<SecureSession> secure = secure_session(client, task.round());
   const ClientKit kit{*worker.model,
                       *worker.trainer,
                       parts_.codec,
@@ -364,7 +366,7 @@ std::optional<Message> InProcess::answer(Worker& worker, ClientId client, const 
                       experiment.round.weighting == "uniform",
                       experiment.round.weight_cap,
                       worker.privacy.get(),
-                      secure_session(client)};
+                      secure.get()};
   ClientSession session(kit, client, task.type() == MessageType::secure_step ? std::vector<std::uint32_t>() : parts_.partition.shard(client));
   return session.handle(task, [&] { return withdrawn.load(std::memory_order_relaxed) || (parts_.should_stop && parts_.should_stop()); });
 }

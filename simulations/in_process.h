@@ -62,7 +62,7 @@ class Elsewhere {
   /// Nobody waits any more for the jobs of this round that were lent.
   virtual void withdraw(std::uint32_t round) = 0;
   /// The round's sum over all processes, with `ours` in it; valid until the next call.
-  virtual PartialSum gather(const ExactSum& ours) = 0;
+  virtual PartialSum gather(std::uint32_t round, const ExactSum& ours) = 0;
 };
 
 /// Transport over a pool of threads in virtual time. A task becomes a job when it is sent; a worker lends its model to the
@@ -119,8 +119,9 @@ class InProcess final : public Transport {
 
   /// The other side of lend(): runs `action` on a worker, after all that was posted before. It must not throw.
   void post(std::function<void(Worker&)> action);
-  /// What a worker makes of a task; `sums` as in LentJob. A train task of a new round forgets the sum of the one before.
+  /// What a worker makes of a task; `sums` as in LentJob. begin_round() comes before the first of a round.
   JobResult run_task(Worker& worker, ClientId client, const Message& task, bool sums, const std::atomic<bool>& withdrawn);
+  /// Forgets what belongs to another round: the sum, and the clients' secrets.
   void begin_round(std::uint32_t round);
   /// What this process added up. REQUIRES: no update of the round is being made.
   const ExactSum& our_sum() const { return sum_.value().total(); }
@@ -147,7 +148,7 @@ class InProcess final : public Transport {
 
   std::int64_t examples_of(ClientId client) const;
   DeviceBehaviour behaviour_of(ClientId client, const Message& message) const;
-  SecureSession* secure_session(ClientId client);
+  std::shared_ptr<SecureSession> secure_session(ClientId client, std::uint32_t round);
   void work();
   Entry* next_job(std::size_t place);
   void take(Entry& entry, std::size_t place);
@@ -167,7 +168,7 @@ class InProcess final : public Transport {
   std::function<std::unique_ptr<SecureSession>(ClientId)> make_secure_;
   std::uint64_t secure_input_bytes_ = 0;
   std::uint32_t round_ = 0;                                          ///< of the sessions and of the sum
-  std::map<ClientId, std::unique_ptr<SecureSession>> secure_;        ///< guarded by mutex_; each is used by one job at a time
+  std::map<ClientId, std::shared_ptr<SecureSession>> secure_;        ///< guarded by mutex_; each is used by one job at a time, which may outlive its round
   std::uint32_t closed_ = 0;                                         ///< the newest round that was closed
   std::map<ClientId, std::size_t> homes_;                            ///< of sessions: where the client's job of this round ran
   std::optional<UpdateSum> sum_;

@@ -1,6 +1,7 @@
 #include "aggregator/engine/federation.h"
 
 #include <chrono>
+#include <ctime>
 
 #include "fl_core/base/error.h"
 #include "fl_core/wire/tensors.h"
@@ -71,8 +72,12 @@ void Federation::run() {
     if (parts_.should_stop && parts_.should_stop()) throw Interrupted("the run was interrupted");
     if (PrivacyGuard* privacy = parts_.engine.privacy()) privacy->charge(last_.round + 1);
     std::uint32_t version = last_.model_version;
+    const std::clock_t cpu = std::clock();
     RoundReport report = parts_.engine.run_round(last_.round + 1, global_, version);
+    const auto done = Clock::now();
     commit(report);
+    totals_.seconds_rounds += report.wall_seconds + seconds_since(done);
+    totals_.cpu_seconds_rounds += static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
     complete(std::move(report));
   }
 }

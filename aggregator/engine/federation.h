@@ -34,6 +34,8 @@ struct FederationTotals {
   std::uint64_t bytes_up = 0;
   double seconds_training = 0;      ///< wall, rounds without evaluation
   double seconds_evaluation = 0;
+  double seconds_rounds = 0;        ///< wall, of rounds of this process, their checkpoints included
+  double cpu_seconds_rounds = 0;    ///< of all threads of this process, likewise
   std::optional<double> accuracy;   ///< of the last evaluation
   std::optional<double> loss;
   std::vector<double> client_accuracy;  ///< of the last per-client evaluation, ascending

@@ -53,14 +53,18 @@ RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global,
   const auto cohort = choose_cohort(round);
   // Waiting until enough clients are there is not the round's time.
   const auto start = std::chrono::steady_clock::now();
-  if (parts_.secure) parts_.secure->begin({round, model_version, parts_.layout->fingerprint(), 1}, global.bytes());
+  if (parts_.secure) {
+    last_reason_.clear();
+    parts_.secure->begin({round, model_version, parts_.layout->fingerprint(), 1}, global.bytes());
+  }
   broadcast(TaskKind::train, round, model_version, global, cohort, report.bytes_down);
   collect(round, model_version, cohort, report);
   if (parts_.secure) {
     const auto sum = parts_.secure->finish(parts_.transport, report);
     parts_.transport.close_round(round);
     if (sum) add(*sum, report);
-    if (!parts_.secure->reason().empty()) last_reason_ = parts_.secure->reason();
+    const std::string& reason = parts_.secure->reason();
+    if (!reason.empty()) last_reason_ = reason + (last_reason_.empty() ? "" : "; last reason: " + last_reason_);
   }
   report.abandoned = !release(global, report);
   if (!report.abandoned) ++model_version;

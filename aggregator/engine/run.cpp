@@ -118,6 +118,8 @@ nlohmann::json Run::write_summary(const FederationTotals& totals, const std::str
                         {"client_accuracy", describe_clients(totals.client_accuracy)},
                         {"model_sha256", totals.model_sha256},
                         {"seconds", totals.seconds_training + totals.seconds_evaluation},
+                        {"seconds_rounds", totals.seconds_rounds},
+                        {"cpu_seconds_rounds", totals.cpu_seconds_rounds},
                         {"train_samples_per_s", rate(static_cast<double>(totals.examples))},
                         {"client_rounds_per_s", rate(static_cast<double>(totals.client_rounds))},
                         {"peak_rss_bytes", peak_rss_bytes()},

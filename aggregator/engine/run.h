@@ -42,7 +42,7 @@ class Run {
   explicit Run(RunParts parts);
 
   /// Returns run.json: status, rounds, accuracy, loss, client_accuracy {clients, mean, p10, p90} or null, model_sha256,
-  /// seconds, train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, parameters, privacy (with a promise only), and the facts.
+  /// seconds, seconds_rounds and cpu_seconds_rounds (of this process, checkpoints included, evaluation not), train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, parameters, privacy (with a promise only), and the facts.
   /// Rates and bytes are null where noise hides who took part.
   /// Throws Interrupted, TrainingError and BudgetExhausted after run.json was written, and IoError; what was committed before is safe.
   nlohmann::json run();

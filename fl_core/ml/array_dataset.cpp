@@ -115,6 +115,16 @@ void check_users(const std::string& origin, const std::vector<std::vector<std::u
   }
 }
 
+/// How many examples ahead of the one that is read the memory is asked for. They lie anywhere, so without it a small batch waits for most of
+/// its cache lines one after the other.
+constexpr std::size_t kAhead = 6;
+
+/// Asks for a row of features. Inlined in any case: g++ 12 drops calls of a function that does nothing else.
+[[gnu::always_inline]] inline void prefetch(const std::byte* row, std::size_t bytes) {
+  constexpr std::size_t kLine = 64, kMost = 4096;  // by then the processor sees where this goes
+  for (std::size_t at = 0; at < std::min(bytes, kMost); at += kLine) __builtin_prefetch(row + at);
+}
+
 template <class T>
 void hash_array(Sha256& hash, std::span<const T> values) {
   const std::uint64_t count = values.size();
@@ -162,7 +172,14 @@ void ArrayDataset::gather(std::span<const std::uint32_t> examples, std::span<flo
   const float* floats = bytes == nullptr ? std::get<FloatFeatures>(features_).data() : nullptr;
   const std::size_t channels = channels_of(shape_);
   const std::size_t plane = input_size_ / channels;
-  for (const std::uint32_t example : examples) {
+  const auto rows = bytes != nullptr ? std::as_bytes(std::span(bytes->values)) : std::as_bytes(std::span(std::get<FloatFeatures>(features_)));
+  const std::size_t row_bytes = rows.size() / labels_.size();
+  std::size_t asked = 0;
+  for (std::size_t place = 0; place < examples.size(); ++place) {
+    const std::uint32_t example = examples[place];
+    for (; asked < std::min(examples.size(), place + kAhead + 1); ++asked) {
+      if (examples[asked] < labels_.size()) prefetch(rows.data() + examples[asked] * row_bytes, row_bytes);
+    }
     FL_CHECK(example < labels_.size(), "gather got an index beyond the data set");
     if (bytes == nullptr) {
       std::memcpy(to, floats + example * input_size_, input_size_ * sizeof(float));

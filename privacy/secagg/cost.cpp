@@ -1,5 +1,6 @@
 #include "privacy/secagg/cost.h"
 
+#include <algorithm>
 #include <string>
 
 #include "fl_core/base/error.h"
@@ -24,7 +25,7 @@ constexpr double kVerify = 225e-6;          ///< SecaggVerify
 constexpr double kSealAndOpen = 2.7e-6;     ///< SecaggSealAndOpen
 constexpr double kSplit = 174e-6 / 5100;    ///< SecaggShamirSplit/100/51, for each share and unit of the threshold
 constexpr double kCombine = 21.5e-6 / 2601; ///< SecaggShamirCombine/51/51, for the square of the threshold
-constexpr double kMaskByte = 0.25e-9;       ///< SecaggMask32, SecaggMask64: a byte of a mask's stream
+constexpr double kMaskByte = 0.18e-9;       ///< SecaggMask32, SecaggMask64: a byte of a mask's stream
 constexpr double kValue = 2e-9;             ///< coding and packing, or unpacking and adding, one value
 constexpr double kCredential = 200e-6;      ///< reading a certificate and checking its P-256 signature
 
@@ -73,12 +74,12 @@ std::uint64_t SecAggCost::bytes_down() const {
 
 SecAggCost secagg_cost(const SecAggPlan& plan, std::uint32_t clients, std::uint64_t credential_bytes) {
   check_plan(plan);
-  const GraphParameters graph = graph_parameters(plan, clients);
+  const GraphParameters graph = planned_graph(plan, clients);
   SecAggCost cost;
   cost.clients = clients;
   cost.degree = graph.degree;
   cost.threshold = graph.threshold;
-  cost.least_survivors = least_survivors(plan, clients);
+  cost.least_survivors = graph_for(plan, clients).least_survivors;
   if (cost.least_survivors > clients) {
     throw ConfigError("secure_aggregation.minimum_survivors: got " + std::to_string(plan.minimum_survivors) + ", expected at most the " +
                       std::to_string(clients) + " clients of a round");
@@ -90,7 +91,8 @@ SecAggCost secagg_cost(const SecAggPlan& plan, std::uint32_t clients, std::uint6
   const double masks = (degree + 1) * stream_bytes(plan.bits) * kMaskByte;
   cost.client_seconds = 2 * (kAgreement + kSign) + degree * each + clients * kCredential + static_cast<double>(plan.length) * (kValue + masks);
   cost.server_seconds = server_seconds(plan, cost, 0);
-  cost.server_seconds_at_worst = server_seconds(plan, cost, cost.dropouts());
+  // In a round of few values a drop-out spares more checks than it makes masks.
+  cost.server_seconds_at_worst = std::max(cost.server_seconds, server_seconds(plan, cost, cost.dropouts()));
   return cost;
 }
 

@@ -56,13 +56,22 @@ void check_policy(const SecAggPlan& plan, const SecAggPolicy& policy) {
          "server \"curious\"; this client insists on \"semi_malicious\"");
 }
 
-GraphParameters graph_parameters(const SecAggPlan& plan, std::uint32_t clients) {
-  return find_graph_parameters(
-      {clients, plan.adversary_rate, plan.dropout_rate, plan.server, plan.security_bits, plan.correctness_bits});
+GraphParameters planned_graph(const SecAggPlan& plan, std::uint32_t clients) {
+  return find_graph_parameters({clients, plan.adversary_rate, plan.dropout_rate, plan.server, plan.security_bits, plan.correctness_bits});
 }
 
-std::uint32_t least_survivors(const SecAggPlan& plan, std::uint32_t clients) {
-  return std::max(plan.minimum_survivors, clients - whole_clients(plan.dropout_rate, clients));
+SecAggGraph graph_for(const SecAggPlan& plan, std::uint32_t clients) {
+  std::uint32_t dropouts = whole_clients(plan.dropout_rate, clients);
+  for (;; --dropouts) {
+    const double rate = static_cast<double>(dropouts) / std::max(1U, clients);
+    try {
+      const GraphParameters parameters =
+          find_graph_parameters({clients, plan.adversary_rate, rate, plan.server, plan.security_bits, plan.correctness_bits});
+      return {parameters, std::max(plan.minimum_survivors, clients - dropouts)};
+    } catch (const ConfigError&) {
+      if (dropouts == 0) throw;
+    }
+  }
 }
 
 SecAggDigest digest_of(const SecAggRound& round, const SecAggPlan& plan) {

@@ -47,11 +47,17 @@ void check_plan(const SecAggPlan& plan);
 /// Throws ProtocolError where the plan promises less than the owner insists on.
 void check_policy(const SecAggPlan& plan, const SecAggPolicy& policy);
 
-/// Degree and threshold for a round of that many clients. Throws ConfigError where no graph will do.
-GraphParameters graph_parameters(const SecAggPlan& plan, std::uint32_t clients);
-/// Fewest of that many clients that have to be left: clients less the planned drop-outs, and not below
-/// minimum_survivors.
-std::uint32_t least_survivors(const SecAggPlan& plan, std::uint32_t clients);
+/// What follows from a plan for a roster of that many clients.
+struct SecAggGraph {
+  GraphParameters parameters;         ///< degree and threshold
+  std::uint32_t least_survivors = 0;  ///< fewest that have to be left: clients less the drop-outs that are stood, and not below
+                                      ///< minimum_survivors
+};
+/// For a roster of whatever size turned up. Where no graph stands dropout_rate of so few clients, the most drop-outs that one does
+/// stand: privacy is the same, and fewer may leave. Throws ConfigError where not even none will do.
+SecAggGraph graph_for(const SecAggPlan& plan, std::uint32_t clients);
+/// For the cohort that a round is planned for: all of dropout_rate must be stood, or ConfigError.
+GraphParameters planned_graph(const SecAggPlan& plan, std::uint32_t clients);
 
 /// Hash of round and plan: what adverts are signed for.
 SecAggDigest digest_of(const SecAggRound& round, const SecAggPlan& plan);

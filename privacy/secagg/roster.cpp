@@ -31,9 +31,9 @@ std::uint32_t checked_size(const SecAggPlan& plan, const std::vector<SecAggRoste
   return static_cast<std::uint32_t>(entries.size());
 }
 
-GraphParameters checked_parameters(const SecAggPlan& plan, std::uint32_t clients) {
+SecAggGraph checked_graph(const SecAggPlan& plan, std::uint32_t clients) {
   try {
-    return graph_parameters(plan, clients);
+    return graph_for(plan, clients);
   } catch (const ConfigError& error) {
     throw ProtocolError("no graph of " + std::to_string(clients) + " clients is safe: " + error.what());
   }
@@ -48,10 +48,9 @@ GraphSeed graph_seed(const SecAggDigest& roster) {
 SecAggCohort::SecAggCohort(const SecAggRound& round, const SecAggPlan& plan, std::vector<SecAggRosterEntry> entries)
     : round_(round.round),
       entries_(std::move(entries)),
-      parameters_(checked_parameters(plan, checked_size(plan, entries_))),
-      least_survivors_(fl::least_survivors(plan, static_cast<std::uint32_t>(entries_.size()))),
+      planned_(checked_graph(plan, checked_size(plan, entries_))),
       digest_(digest_of_roster(round, plan, entries_)),
-      graph_(static_cast<std::uint32_t>(entries_.size()), parameters_.degree, graph_seed(digest_)) {}
+      graph_(static_cast<std::uint32_t>(entries_.size()), planned_.parameters.degree, graph_seed(digest_)) {}
 
 std::optional<std::uint32_t> SecAggCohort::place(ClientId client) const {
   const auto found = std::ranges::lower_bound(entries_, client, {}, &SecAggRosterEntry::client);

@@ -20,10 +20,10 @@ class SecAggCohort {
   SecAggCohort(const SecAggRound& round, const SecAggPlan& plan, std::vector<SecAggRosterEntry> entries);
 
   std::uint32_t clients() const { return graph_.clients(); }
-  std::uint32_t threshold() const { return parameters_.threshold; }
-  std::uint32_t degree() const { return parameters_.degree; }
+  std::uint32_t threshold() const { return planned_.parameters.threshold; }
+  std::uint32_t degree() const { return planned_.parameters.degree; }
   /// Fewest sharers and fewest survivors.
-  std::uint32_t least_survivors() const { return least_survivors_; }
+  std::uint32_t least_survivors() const { return planned_.least_survivors; }
   /// Over session, round, model, plan and all adverts.
   const SecAggDigest& digest() const { return digest_; }
 
@@ -47,8 +47,7 @@ class SecAggCohort {
  private:
   std::uint64_t round_;
   std::vector<SecAggRosterEntry> entries_;
-  GraphParameters parameters_;
-  std::uint32_t least_survivors_;
+  SecAggGraph planned_;
   SecAggDigest digest_;
   HararyGraph graph_;
 };

@@ -106,7 +106,7 @@ void check_cohort(const SecAggPlan& plan, std::uint64_t cohort) {
   if (cohort < plan.minimum_survivors) {
     bad_value("round.cohort", cohort, "at least " + std::to_string(plan.minimum_survivors) + " (secure_aggregation.minimum_survivors): a sum of fewer updates would show them");
   }
-  graph_parameters(plan, static_cast<std::uint32_t>(std::min<std::uint64_t>(cohort, kMaximumSecAggClients)));
+  planned_graph(plan, static_cast<std::uint32_t>(std::min<std::uint64_t>(cohort, kMaximumSecAggClients)));
 }
 
 SessionId session_of(const std::string& run) { return Sha256().add("tributary secagg 1 session\n" + run).finish(); }

@@ -199,7 +199,8 @@ void print_secure(const nlohmann::json& p) {
   const auto bytes = [&](const char* key) { return human_bytes(p.at(key).get<double>()); };
   const auto seconds = [&](const char* key) { return short_seconds(p.at(key).get<double>()); };
   print_line("secure aggregation", count("clients") + " clients, each with " + count("neighbours") + " neighbours of which " + count("threshold") + " rebuild a secret");
-  print_line("  stands", count("dropouts") + " drop-outs after training, " + count("adversaries") + " clients who work with " +
+  const auto some = [&](const char* key, const char* what) { return count(key) + " " + what + (p.at(key) == 1 ? "" : "s"); };
+  print_line("  stands", some("dropouts", "drop-out") + " after training, " + some("adversaries", "client") + " on the side of " +
                              (p.at("server") == "curious" ? "a server that only reads" : "the server"));
   print_line("  a client", bytes("bytes_up_per_client") + " up (" + count("value_bits") + " bits a value: " + bytes("vector_bytes") + "), " + bytes("bytes_down_per_client") +
                                " down, " + seconds("client_seconds"));

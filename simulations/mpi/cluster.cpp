@@ -134,15 +134,15 @@ Evaluation Cluster::evaluate(const ParameterVector& global, std::size_t parts, c
   return sums;
 }
 
-PartialSum Cluster::gather(const ExactSum& ours) {
+PartialSum Cluster::gather(std::uint32_t round, const ExactSum& ours) {
   {
     const std::lock_guard lock(mutex_);
     waiting_for_ = peers_.size() + 1;
     terms_ = ours.terms();
     weight_ = ours.total_weight();
   }
-  command([this, &ours] {
-    post_to_all(LetterWriter(Topic::sum));
+  command([this, round, &ours] {
+    post_to_all(LetterWriter(Topic::sum).number(round));
     communicator_.sum(ours.raw(), total_.span());
     const std::lock_guard lock(mutex_);
     --waiting_for_;
@@ -298,16 +298,18 @@ bool Cluster::lend_to(std::size_t rank) {
   LetterWriter letter(Topic::jobs);
   std::int64_t cost = 0;
   std::size_t granted = 0;
+  bool empty = true;
   while (peer.outstanding < peer.workers || cost < fair) {
     const auto job = in_process_->lend(rank, peer.outstanding >= 2 * peer.workers);
     if (!job) break;
     const bool about_weights = job->task.type() == MessageType::train || job->task.type() == MessageType::evaluate;
     if (about_weights && !have(job->task.body())) {
       // Tasks refer to the newest weights: those before this one go ahead.
-      communicator_.post(rank, std::exchange(letter, LetterWriter(Topic::jobs)).finish());
+      if (!std::exchange(empty, true)) communicator_.post(rank, std::exchange(letter, LetterWriter(Topic::jobs)).finish());
       send_weights(job->task.body());
     }
     letter.number(job->ticket).number(job->client).number(job->sums ? 1 : 0).message(job->task, !about_weights);
+    empty = false;
     cost += job->cost;
     ++granted;
     ++peer.outstanding;

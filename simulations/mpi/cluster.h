@@ -61,7 +61,7 @@ class Cluster final : public Elsewhere {
 
   void jobs_changed() override;
   void withdraw(std::uint32_t round) override;
-  PartialSum gather(const ExactSum& ours) override;
+  PartialSum gather(std::uint32_t round, const ExactSum& ours) override;
 
  private:
   struct Peer {

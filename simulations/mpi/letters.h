@@ -22,7 +22,7 @@ enum class Topic : std::uint8_t {
   weights,   ///< so many bytes of weights follow by broadcast; tasks refer to the newest
   jobs,      ///< jobs to run
   withdraw,  ///< the jobs of a round need not be answered
-  sum,       ///< join the sum of updates
+  sum,       ///< join the sum of a round's updates
   evaluate,  ///< measure the weights on a part of the test set
   end,       ///< all is over
   // The others to rank 0:

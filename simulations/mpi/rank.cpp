@@ -226,7 +226,7 @@ class Rank {
       case Topic::end: over_ = true; return;
       case Topic::alive: return;
       case Topic::weights: return take_weights(letter.number());
-      case Topic::sum: return add_up();
+      case Topic::sum: return add_up(static_cast<std::uint32_t>(letter.number()));
       default: break;
     }
     if (failed_) return;
@@ -273,8 +273,10 @@ class Rank {
     communicator_.broadcast(bytes.span());
     weights_ = SharedBuffer(std::move(bytes));
   }
-  void add_up() {
+  void add_up(std::uint32_t round) {
     if (failed_) return communicator_.sum(AlignedArray<std::int64_t>(parameters_).span(), {});
+    // A rank that was given nothing to do in this round still has the sum of another.
+    workshop_->workers().begin_round(round);
     const ExactSum& sum = workshop_->workers().our_sum();
     say(LetterWriter(Topic::summed).number(sum.terms()).number(sum.total_weight()).finish());
     communicator_.sum(sum.raw(), {});

@@ -484,7 +484,7 @@ TEST_F(JournalTest, CountsWhatEachClientDid) {
 
 TEST_F(JournalTest, ReportsAnOutcomeThatHasNoName) {
   fill(0);
-  sql("UPDATE participation SET outcome=9");
+  sql("UPDATE participation SET outcome=" + std::to_string(kOutcomes));
   EXPECT_THAT(error_of([&] { reopen()->participation(); }), HasSubstr("is damaged: round 0 has an outcome without a name"));
 }
 

@@ -124,6 +124,7 @@ TEST(Prometheus, ShowsEveryNumberOfTheStatus) {
       {R"(tributary_updates_total{outcome="wrong_model"})", 106},
       {R"(tributary_updates_total{outcome="not_finite"})", 107},
       {R"(tributary_updates_total{outcome="out_of_bound"})", 108},
+      {R"(tributary_updates_total{outcome="not_summed"})", 109},
       {"tributary_test_accuracy", 0.841},
       {"tributary_test_loss", 0.25},
       {"tributary_connected_clients", 12},

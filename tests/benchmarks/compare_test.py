@@ -90,20 +90,15 @@ class Scenarios(unittest.TestCase):
 
 
 class Reading(unittest.TestCase):
-    def test_training_adds_up_the_rounds_and_leaves_out_the_evaluation(self):
+    def test_training_has_the_times_that_the_run_states(self):
         output = "\n".join(json.dumps(found) for found in (
             {"round": 1, "wall_seconds": 0.25, "wall_seconds_evaluation": 9}, {"round": 2, "wall_seconds": 0.5},
-            {"status": "finished", "accuracy": 0.75, "peak_rss_bytes": 7, "torch_version": "1.13.0"}))
-        self.assertEqual(compare.our_line(TRAINING, output, 3.0, "0.1.0"),
-                         {"version": "0.1.0, LibTorch 1.13.0", "wall_s": 0.75, "cpu_s": 3.0, "accuracy": 0.75, "peak_rss": 7})
-
-    def test_training_prefers_the_times_that_the_run_states(self):
-        output = '{"round": 1, "wall_seconds": 1}\n{"status": "finished", "seconds_rounds": 1.5, "cpu_seconds_rounds": 2}'
-        found = compare.our_line(TRAINING, output, 3.0, "")
-        self.assertEqual((found["wall_s"], found["cpu_s"]), (1.5, 2))
+            {"status": "finished", "accuracy": 0.75, "peak_rss_bytes": 7, "torch_version": "1.13.0", "seconds_rounds": 1.5, "cpu_seconds_rounds": 2}))
+        self.assertEqual(compare.our_line(TRAINING, output, "0.1.0"),
+                         {"version": "0.1.0, LibTorch 1.13.0", "wall_s": 1.5, "cpu_s": 2, "accuracy": 0.75, "peak_rss": 7})
 
     def test_encrypted_round(self):
-        found = compare.our_line(ENCRYPTED, '{"round_seconds_best": 0.5, "aggregator_peak_rss_bytes": 9}', 3.0, "0.1.0")
+        found = compare.our_line(ENCRYPTED, '{"round_seconds_best": 0.5, "aggregator_peak_rss_bytes": 9}', "0.1.0")
         self.assertEqual((found["wall_s"], found["cpu_s"], found["peak_rss"]), (0.5, None, 9))
 
     def test_best_of_turns_for_each_time(self):
@@ -197,9 +192,8 @@ class Table(unittest.TestCase):
 
 class Running(Folder):
     def test_output_and_cpu(self):
-        output, cpu_s = compare.run([self.program("ok", "echo hello")], 60)
+        output = compare.run([self.program("ok", "echo hello")], 60)
         self.assertEqual(output, "hello\n")
-        self.assertGreaterEqual(cpu_s, 0)
 
     def refuse(self, body, timeout_s=60):
         with self.assertRaises(compare.NotRun) as refusal:
@@ -241,7 +235,7 @@ class Whole(Folder):
         self.program("build/bin/fl", f"""case $1 in --version) echo 0.1.0; exit;; esac
 test -f "$2" || exit 2
 echo '{{"round": 1, "wall_seconds": 0.5}}'
-echo '{{"status": "finished", "accuracy": {ours}, "torch_version": "1.13.0", "peak_rss_bytes": 1000000}}'
+echo '{{"status": "finished", "accuracy": {ours}, "torch_version": "1.13.0", "peak_rss_bytes": 1000000, "seconds_rounds": 0.5, "cpu_seconds_rounds": 0.5}}'
 """)
         self.program("peers/venv/bin/python", f"""echo "$1" >> '{self.folder}/started'
 case $1 in *pfl*) ;; *) echo "No module named '$(basename $1)'" >&2; exit 1;; esac

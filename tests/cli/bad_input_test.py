@@ -127,7 +127,7 @@ class ExperimentFile(BadInputTest):
             ({"strategy": {"name": "fedopt", "optimizer": "adma"}}, ["strategy.optimizer: got \"adma\"", "did you mean 'adam'?"]),
             ({"sampler": {"name": "round_robin"}}, ["sampler.name: there is no sampler 'round_robin'", "poisson", "uniform"]),
             ({"observers": [{"name": "early_stop", "targt": 1}]}, ["observers.0.targt: unknown key", "did you mean 'target'?"]),
-            ({"secure_aggregation": {"dropout": 0.1}}, ["secure_aggregation.dropout: unknown key", "did you mean 'dropout_rate'?"]),
+            ({"secure_aggregation": {"dropout_rat": 0.1}}, ["secure_aggregation.dropout_rat: unknown key", "did you mean 'dropout_rate'?"]),
             ({"secure_aggregation": []}, ["secure_aggregation: got [], expected an object"]),
             ({"expect": {"low": 0.9, "high": 0.8}}, ["expect.low: got 0.9, expected at most expect.high"]),
             ({"name": "../x"}, ["name: got \"../x\""]),

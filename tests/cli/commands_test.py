@@ -10,7 +10,7 @@ from support import EXPERIMENTS, TINY, experiment, read_json, sha256_of
 
 COMMANDS = ("simulate", "resume", "up", "replay", "sweep", "plan", "doctor", "report", "clients", "config")
 # What benchmarks and scripts read from the last line of --json.
-SUMMARY = {"status", "rounds", "accuracy", "loss", "model_sha256", "seconds", "train_samples_per_s", "client_rounds_per_s",
+SUMMARY = {"status", "rounds", "accuracy", "loss", "model_sha256", "seconds", "seconds_rounds", "cpu_seconds_rounds", "train_samples_per_s", "client_rounds_per_s",
            "peak_rss_bytes", "bytes_up", "bytes_down"}
 ROUND = {"round", "model_version", "abandoned", "outcomes", "bytes_up", "bytes_down", "examples", "steps", "training_loss",
          "update_norm", "virtual_seconds", "wall_seconds", "wall_seconds_evaluation"}

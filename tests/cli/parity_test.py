@@ -36,7 +36,7 @@ PRESET = {
     "round": {"cohort": 6, "weighting": "uniform"},
 }
 # run.json: what a clock, the memory allocator or the caller decides.
-MEASURED = {"seconds", "train_samples_per_s", "client_rounds_per_s", "peak_rss_bytes", "workers"}
+MEASURED = {"seconds", "seconds_rounds", "cpu_seconds_rounds", "train_samples_per_s", "client_rounds_per_s", "peak_rss_bytes", "workers"}
 
 
 def result_of(run):

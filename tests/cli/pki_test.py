@@ -1,9 +1,12 @@
 """fl pki: what it writes and prints, and that a mistake is one line and changes nothing."""
 
+import hmac
 import os
 import re
+import shutil
 import stat
 import subprocess
+import unittest
 
 import support
 
@@ -115,6 +118,29 @@ class Tour(PkiTest):
         self.assertEqual([one["status"] for one in self.listing()["certificates"]], ["revoked", "revoked"])
         self.pki("issue", "client", "alice")
         self.assertNotEqual((self.folder / "pki/issued/alice/key.pem").read_bytes(), key)
+
+    @unittest.skipUnless(shutil.which("openssl"), "makes the key of an earlier version with openssl")
+    def test_a_p256_key_of_an_earlier_version_becomes_ed25519(self):
+        def openssl(*arguments):
+            return subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=support.HANGS_AFTER_S).stdout
+        self.pki("init", "pki")
+        token = self.token("bob")
+        openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "bob.key")
+        proof = hmac.digest(token.encode(), openssl("pkey", "-in", "bob.key", "-pubout", "-outform", "DER"), "sha256").hex()
+        self.write("bob.cnf", f"[req]\nprompt=no\ndistinguished_name=name\nattributes=proof\n[name]\nCN=bob\n[proof]\nchallengePassword={proof}\n")
+        openssl("req", "-new", "-key", "bob.key", "-config", "bob.cnf", "-out", "bob.request")
+        self.pki("issue", "client", "bob", "--request", "bob.request")
+        # Only the device has it: it stays, and a person is told how to change it.
+        out = self.pki("renew", "bob").out
+        self.assertRegex(out, r"(?m)^!! +the key is no Ed25519 key, .*'fl pki token bob' here, then 'fl pki request bob --token - --output DIR'")
+        self.assertIn("key and root stay", out)
+        # The authority made it: a new one takes its place.
+        shutil.copy(self.folder / "bob.key", self.folder / "pki/issued/bob/key.pem")
+        out = self.pki("renew", "bob").out
+        self.assertRegex(out, r"(?m)^key +pki/issued/bob/key.pem +\(new, Ed25519 instead of P-256")
+        self.assertIn("copy both over cert.pem and key.pem there", out)
+        self.assertEqual(self.mode("pki/issued/bob/key.pem"), 0o600)
+        self.assertEqual([one["key"] for one in self.listing()["certificates"]], ["P-256", "P-256", "Ed25519"])
 
     def test_no_private_key_is_printed(self):
         printed = self.pki("init", "pki").out + self.pki("issue", "client", "alice").out + self.pki("list", "--json").out

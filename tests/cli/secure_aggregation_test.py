@@ -9,8 +9,9 @@ CONFIG, TRAINING = 2, 5
 
 
 def secure_experiment(**changes):
-    """20 clients, 8 of them in a round, of which a fifth leaves."""
-    document = experiment(rounds=6, round={"cohort": 8, "minimum_updates": 3}, devices={"failure_probability": 0.2}, secure_aggregation={})
+    """20 clients, 10 of them in a round. A tenth leaves before its update is in the sum, as many afterwards; 4 may."""
+    document = experiment(rounds=6, round={"cohort": 10, "minimum_updates": 3}, devices={"failure_probability": 0.1},
+                          secure_aggregation={"adversary_rate": 0.05, "dropout_rate": 0.4})
     document.update(changes)
     return document
 
@@ -36,7 +37,7 @@ class SameBits(support.CliTest):
         self.assert_same_model(file, "round.weighting=uniform")
         self.assert_same_model(file, "codec.name=fp16")
         self.assert_same_model(file, "sampler.name=poisson")
-        self.assert_same_model(file, "round.over_selection=1.5")
+        self.assert_same_model(file, "round.over_selection=1.5", "devices.failure_probability=0")
         again = self.simulate(file, "four", "--workers", "4")
         self.assertEqual(again["model_sha256"], run["model_sha256"])
 
@@ -52,22 +53,23 @@ class SameBits(support.CliTest):
 
 
 class Refusals(support.CliTest):
-    def assert_refused(self, changes, *parts):
-        with self.subTest(str(changes)):
-            file = self.write("bad.json", secure_experiment(**changes))
-            before = sorted(self.folder.rglob("*"))
-            for command in ("simulate", "plan"):
+    def assert_refused(self, changes, *parts, commands=("simulate", "plan")):
+        for command in commands:
+            with self.subTest(f"{command} {changes}"):
+                file = self.write("bad.json", secure_experiment(**changes))
+                before = sorted(self.folder.rglob("*"))
                 result = self.fl(command, file, code=CONFIG)
                 self.assertEqual(result.out, "")
                 self.assert_one_error_line(result, *parts)
-            self.assertEqual(sorted(self.folder.rglob("*")), before, "nothing is left behind")
+                self.assertEqual(sorted(self.folder.rglob("*")), before, "nothing is left behind")
 
     def test_what_would_show_single_clients(self):
         self.assert_refused({"round": {"cohort": 2}}, "bad.json: round.cohort: got 2, expected at least 3 (secure_aggregation.minimum_survivors)")
-        self.assert_refused({"secure_aggregation": {"minimum_survivors": 9}}, "bad.json: round.cohort: got 8, expected at least 9")
+        self.assert_refused({"secure_aggregation": {"minimum_survivors": 11}}, "bad.json: round.cohort: got 10, expected at least 11")
         self.assert_refused({"evaluation": {"per_client_every": 2, "client_holdout": 0.2}}, "evaluation.per_client_every: got 2, expected 0 under secure_aggregation")
         self.assert_refused({"round": {"cohort": 8, "weighting": "uniform"}, "sampler": {"name": "poisson"}, "devices": None, "privacy": {
-            "mechanism": {"name": "central_gaussian", "adaptive": {}}, "noise_multiplier": 1, "delta": 1e-5, "sampling": "poisson"}}, "privacy.mechanism.adaptive")
+            "mechanism": {"name": "central_gaussian", "adaptive": {}}, "noise_multiplier": 1, "delta": 1e-5, "sampling": "poisson"}}, "privacy.mechanism.adaptive",
+                            commands=("plan",))
 
     def test_keys(self):
         self.assert_refused({"secure_aggregation": {"drop_out_rate": 0.1}}, "secure_aggregation.drop_out_rate: unknown key", "did you mean 'dropout_rate'?")
@@ -75,15 +77,18 @@ class Refusals(support.CliTest):
 
     def test_what_no_round_could_do(self):
         small = {"cohort": 4, "minimum_updates": 3}
-        self.assert_refused({"round": small, "secure_aggregation": {"adversary_rate": 0.5, "dropout_rate": 0.3}}, "adversary_rate + 2 * dropout_rate is 1.1")
-        self.assert_refused({"round": small, "secure_aggregation": {"adversary_rate": 0.3, "dropout_rate": 0.3}}, "no threshold keeps secrets from the adversaries")
+        for rates, part in (({"adversary_rate": 0.5, "dropout_rate": 0.3}, "adversary_rate + 2 * dropout_rate is 1.1"),
+                            ({"adversary_rate": 0.3, "dropout_rate": 0.3}, "no threshold keeps secrets from the adversaries")):
+            self.assert_refused({"round": small, "secure_aggregation": rates}, part, commands=("plan",))
+            self.assert_one_error_line(self.fl("simulate", self.write("bad.json", secure_experiment(round=small, secure_aggregation=rates)), code=CONFIG), part)
 
 
 class DropOuts(support.CliTest):
     def test_too_few_end_the_run_with_the_reason(self):
         file = self.write("gone.json", secure_experiment(devices={"failure_probability": 0.9}))
         result = self.fl("simulate", file, "--output", "run", code=TRAINING)
-        self.assertIn("needs 3 to 65536", result.last_error())
+        self.assertRegex(result.last_error(), r"last reason: secure aggregation, round 3: \d+ of \d+ clients shared; \d+ are needed")
+        self.assertEqual([one["examples"] for one in metrics(self.folder / "run")], [0, 0, 0])
 
 
 class Plan(support.CliTest):
@@ -91,7 +96,7 @@ class Plan(support.CliTest):
         return json.loads(self.fl("plan", *arguments, "--json").out)
 
     def test_says_what_it_costs(self):
-        file = self.write("secure.json", secure_experiment())
+        file = self.write("secure.json", secure_experiment(round={"cohort": 8}, secure_aggregation={}))
         whole = self.plan(file)
         secure = whole["secure_aggregation"]
         # 8 clients: a tenth of them are none, a fifth is one.
@@ -107,7 +112,7 @@ class Plan(support.CliTest):
         self.assertEqual([warning.split(":")[0] for warning in secure["warnings"]], ["10 % of 8 clients are none"])
 
     def test_warns_of_rates_that_come_to_nobody(self):
-        file = self.write("small.json", secure_experiment(round={"cohort": 4}))
+        file = self.write("small.json", secure_experiment(round={"cohort": 4}, secure_aggregation={}))
         out = self.fl("plan", file).out
         self.assertRegex(out, r"warning +20 % of 4 clients are none: one drop-out after training abandons the round")
         self.assertRegex(out, r"warning +10 % of 4 clients are none: nothing is promised once one client works with the server")
@@ -115,8 +120,9 @@ class Plan(support.CliTest):
         self.assertEqual(self.plan(file, "--set", "round.cohort=10")["secure_aggregation"]["warnings"], [])
 
     def test_knows_the_bits_of_a_privacy_promise(self):
-        file = self.write("private.json", secure_experiment(devices=None, round={"cohort": 8, "minimum_updates": 6, "weighting": "uniform"}, privacy={
-            "mechanism": {"name": "distributed_skellam", "clip_norm": 0.5, "bits": 18}, "noise_multiplier": 1, "delta": 1e-5, "adjacency": "replace_one"}))
+        file = self.write("private.json", secure_experiment(devices=None, secure_aggregation={}, round={"cohort": 8, "minimum_updates": 6, "weighting": "uniform"}, privacy={
+            "mechanism": {"name": "distributed_skellam", "clip_norm": 0.5, "bits": 18}, "noise_multiplier": 1, "delta": 1e-5, "adjacency": "replace_one",
+            "accountant": {"name": "rdp"}}))
         secure = self.plan(file)["secure_aggregation"]
         self.assertEqual(secure["value_bits"], 18)
         self.assertEqual(secure["dropouts"], 1)
@@ -129,7 +135,7 @@ class Plan(support.CliTest):
 class Study(support.CliTest):
     def test_of_this_name_is_well_formed(self):
         document = read_json(EXPERIMENTS / "secure_aggregation.json")
-        self.assertEqual(document["secure_aggregation"], {})
+        self.assertIsNotNone(document["secure_aggregation"])
         self.assertGreater(document["devices"]["failure_probability"], 0)
 
 

@@ -117,7 +117,7 @@ TEST(RoundReport, RefusesDamagedJsonNamingTheKey) {
   EXPECT_THAT(error_with("loss", "low"), HasSubstr("report.loss"));
   EXPECT_THAT(error_with("class_accuracy", 1), HasSubstr("report.class_accuracy"));
   EXPECT_THAT(error_with("cohort", {{"clients", {1, 2}}, {"outcomes", {0}}}), HasSubstr("report.cohort"));
-  EXPECT_THAT(error_with("cohort", {{"clients", {1}}, {"outcomes", {9}}}), HasSubstr("report.cohort.outcomes: got 9"));
+  EXPECT_THAT(error_with("cohort", {{"clients", {1}}, {"outcomes", {kOutcomes}}}), HasSubstr("report.cohort.outcomes: got 10"));
   json without = good;
   without.erase("bytes_up");
   EXPECT_THAT(error_of([&] { report_from_json(without); }), HasSubstr("report.bytes_up"));

@@ -3,7 +3,9 @@
 #include <openssl/ssl.h>
 
 #include <array>
+#include <ctime>
 #include <fstream>
+#include <utility>
 
 #include "fl_core/net/pki_x509.h"
 
@@ -14,6 +16,23 @@ const std::array<std::string, 2> kHosts = {"127.0.0.1", "localhost"};
 constexpr std::int64_t kHour_s = 3600;
 constexpr ValidityOptions kOver = {-24 * kHour_s, -kHour_s};
 constexpr ValidityOptions kTomorrow = {24 * kHour_s, 48 * kHour_s};
+
+struct HostileContext {
+  HostileContext(TlsRole role, const TlsFiles& honest, TlsFiles shows) : context(role, honest), shown(std::move(shows)) {}
+  TlsContext context;
+  TlsFiles shown;
+};
+
+/// Called in each handshake. A context keeps one certificate for each kind of key, so the honest one must go first: OpenSSL might
+/// show that.
+int show_instead(SSL* ssl, void* files) {
+  const auto& shown = *static_cast<const TlsFiles*>(files);
+  if (SSL_get_certificate(ssl) == nullptr) return 1;  // somebody wants to show none
+  SSL_certs_clear(ssl);
+  const bool used = SSL_use_certificate_chain_file(ssl, shown.certificate.c_str()) == 1 &&
+                    SSL_use_PrivateKey_file(ssl, shown.key.c_str(), SSL_FILETYPE_PEM) == 1;
+  return used ? 1 : 0;
+}
 
 }  // namespace
 
@@ -101,12 +120,9 @@ TlsFiles TestPki::revoked_server() {
 }
 
 std::shared_ptr<const TlsContext> hostile_context(TlsRole role, const TlsFiles& honest, const TlsFiles& shown) {
-  const auto context = std::make_shared<const TlsContext>(role, honest);
-  SSL_CTX* const native = context->native();
-  pki::require(SSL_CTX_use_certificate_chain_file(native, shown.certificate.c_str()) == 1 &&
-                   SSL_CTX_use_PrivateKey_file(native, shown.key.c_str(), SSL_FILETYPE_PEM) == 1,
-               "SSL_CTX_use_certificate_chain_file");
-  return context;
+  const auto hostile = std::make_shared<const HostileContext>(role, honest, shown);
+  SSL_CTX_set_cert_cb(hostile->context.native(), show_instead, const_cast<TlsFiles*>(&hostile->shown));
+  return {hostile, &hostile->context};
 }
 
 std::shared_ptr<const TlsContext> tls_1_2_server(const TlsFiles& files) {

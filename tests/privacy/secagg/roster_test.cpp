@@ -117,11 +117,26 @@ TEST(SecAggCohort, RefusesWhatNoRoundCanHave) {
 TEST(SecAggPlan, CountsTheLeastSurvivors) {
   SecAggPlan plan;
   plan.dropout_rate = 0.33;
-  EXPECT_EQ(least_survivors(plan, 100), 67U);
+  EXPECT_EQ(graph_for(plan, 100).least_survivors, 67U);
   plan.dropout_rate = 0.05;
-  EXPECT_EQ(least_survivors(plan, 10), 10U);
+  EXPECT_EQ(graph_for(plan, 10).least_survivors, 10U);
   plan.minimum_survivors = 20;
-  EXPECT_EQ(least_survivors(plan, 10), 20U);
+  EXPECT_EQ(graph_for(plan, 10).least_survivors, 20U);
+}
+
+/// A roster may turn out smaller than the cohort that the rates were chosen for: 40 % of 5 are 2, and no graph of 5 stands more than 1.
+TEST(SecAggPlan, ASmallRosterStandsWhatItCan) {
+  SecAggPlan plan;
+  plan.adversary_rate = 0;
+  plan.dropout_rate = 0.4;
+  EXPECT_EQ(graph_for(plan, 8).least_survivors, 5U);
+  EXPECT_EQ(graph_for(plan, 5).least_survivors, 4U);
+  EXPECT_EQ(graph_for(plan, 5).parameters, find_graph_parameters({5, 0, 0.2}));
+  EXPECT_EQ(graph_for(plan, 4).least_survivors, 3U);
+  EXPECT_THROW(planned_graph(plan, 5), ConfigError);
+  EXPECT_EQ(planned_graph(plan, 8), graph_for(plan, 8).parameters);
+  plan.adversary_rate = 0.5;
+  EXPECT_THROW(graph_for(plan, 4), ConfigError) << "with two of four there is none at all";
 }
 
 TEST(SecAggPlan, RefusesNumbersOutOfRange) {

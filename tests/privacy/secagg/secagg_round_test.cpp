@@ -159,7 +159,7 @@ TEST(SecAggRounds, RandomDropOutsInSparseGraphs) {
 TEST(SecAggRounds, SparseGraphsAreSparse) {
   SecAggPlan plan = plan_for(200, 20, ServerModel::curious);
   plan.adversary_rate = 0.05;
-  EXPECT_LT(graph_parameters(plan, 200).degree, 60U);
+  EXPECT_LT(planned_graph(plan, 200).degree, 60U);
 }
 
 // Threshold 3 of 5 neighbours among 6 with 2 drop-outs planned. Every client that stays keeps one share less than
