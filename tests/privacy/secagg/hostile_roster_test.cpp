@@ -130,7 +130,7 @@ TEST(HostileServer, CannotListAClientTwiceOrLeaveItOut) {
 
 TEST(HostileServer, CannotMakeTheCohortOrTheNeighbourhoodSmall) {
   expect_entries_refused("the roster has 2 clients; a round needs 3", [](auto& entries) { entries.resize(2); });
-  expect_entries_refused("no graph of 3 clients is safe", [](auto& entries) { entries.resize(3); });
+  expect_entries_refused("neighbour", [](auto& entries) { entries.resize(3); });
   const auto change_adverts = [](const std::string& reason, const SecAggPlan& plan, auto change) {
     expect_refusal(plan, SecAggStep::share, reason, [&](Rig& rig, const SecAggBytes& honest) {
       SecAggRoster roster = decode_roster(rig.round(), honest);

@@ -107,7 +107,9 @@ TEST(SecAggCohort, RefusesWhatNoRoundCanHave) {
   EXPECT_THAT(reason(plan_for(6, 1), some_entries(2)), HasSubstr("the roster has 2 clients; a round needs 3 to 65536"));
   EXPECT_THAT(reason(plan_for(6, 1), std::vector<SecAggRosterEntry>(65'537)),
               HasSubstr("the roster has 65537 clients"));
-  EXPECT_THAT(reason(plan_for(6, 4), some_entries(6)), HasSubstr("no graph of 6 clients is safe"));
+  SecAggPlan half = plan_for(6, 0);
+  half.adversary_rate = 0.5;
+  EXPECT_THAT(reason(half, some_entries(6)), HasSubstr("no graph of 6 clients is safe"));
   auto entries = some_entries(6);
   entries[3].client = entries[2].client;
   EXPECT_THAT(reason(plan_for(6, 1), entries), HasSubstr("lists client 1014 twice or out of order"));
