@@ -264,8 +264,9 @@ void InProcess::work() {
 void InProcess::take_share(Entry& first, std::vector<Entry*>& share) {
   share.assign(1, &first);
   take(first, 0);
-  // Towards the end of a round everybody takes less, so that nobody waits long for the last one.
-  const std::size_t most = std::min(kJobsAtOnce, longest_.size() / (4 * threads_.size()));
+  // A quarter of what is there for each worker, here and elsewhere: towards the end of a round everybody takes less, so that nobody waits long.
+  const std::size_t workers = window_ / 2;
+  const std::size_t most = std::min(kJobsAtOnce, longest_.size() / (4 * workers));
   const double floats = static_cast<double>(first.second.task->body().size()) / sizeof(float);
   double work = static_cast<double>(first.second.cost) * floats;
   while (first.second.sums && share.size() < most) {

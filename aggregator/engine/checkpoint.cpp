@@ -246,6 +246,7 @@ void RunFolder::recover() {
   const std::optional<CommittedRound> last = newest_whole_round();
   if (!last) return;  // it died before its first model was saved: there is nothing to put right
   read_blob(last->model_sha256);
+  if (last->state_sha256) read_blob(*last->state_sha256);
   if (store_->meta(kSyncedRound)) sync(*last);
   publish_model(last->model_sha256);
   remove_old_blobs();

@@ -32,9 +32,9 @@ SecretKey key_of(std::uint64_t number) {
 class RawStream {
  public:
   RawStream() : cipher_(EVP_CIPHER_CTX_new(), &EVP_CIPHER_CTX_free) {
-    const std::array<unsigned char, 16> zeros{};
-    FL_CHECK(EVP_EncryptInit_ex(cipher_.get(), EVP_aes_128_ctr(), nullptr, zeros.data(), zeros.data()) == 1,
-             "AES-128-CTR does not start");
+    const std::array<unsigned char, 32> zeros{};
+    FL_CHECK(EVP_EncryptInit_ex(cipher_.get(), EVP_aes_256_ctr(), nullptr, zeros.data(), zeros.data()) == 1,
+             "AES-256-CTR does not start");
   }
   void run() {
     int size = 0;

@@ -45,28 +45,20 @@ struct Buffer {
 
 [[noreturn]] void fail() {
   throw IoError(
-      "secure aggregation: AES-128-CTR of OpenSSL failed, so nothing can be masked; check the installed libcrypto");
+      "secure aggregation: AES-256-CTR of OpenSSL failed, so nothing can be masked; check the installed libcrypto");
 }
 
 struct FreeCipher {
   void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }  // wipes the key
 };
 
-/// The counter block of the stream's block `blocks`.
+/// The counter block of the stream's block `block`.
 struct Counter {
-  std::array<unsigned char, kAesBlock> bytes;
+  std::array<unsigned char, kAesBlock> bytes{};
 
-  Counter(std::span<const std::byte, kAesBlock> first, std::uint64_t blocks) {
-    unsigned carry = 0;
-    for (std::size_t i = kAesBlock; i-- > 0; blocks >>= 8) {
-      const unsigned sum = std::to_integer<unsigned>(first[i]) + static_cast<unsigned>(blocks & 0xff) + carry;
-      bytes[i] = static_cast<unsigned char>(sum);
-      carry = sum >> 8;
-    }
+  explicit Counter(std::uint64_t block) {
+    for (std::size_t i = kAesBlock; block != 0; block >>= 8) bytes[--i] = static_cast<unsigned char>(block & 0xff);
   }
-  Counter(const Counter&) = delete;
-  Counter& operator=(const Counter&) = delete;
-  ~Counter() { OPENSSL_cleanse(bytes.data(), bytes.size()); }
 };
 
 /// One stream after another.
@@ -80,8 +72,8 @@ class Stream {
   void start(const SecretKey& key, std::uint64_t block) {
     // Looked up once: a lookup costs more than the setup of a key.
     static const std::unique_ptr<EVP_CIPHER, decltype([](EVP_CIPHER* c) { EVP_CIPHER_free(c); })> algorithm(
-        EVP_CIPHER_fetch(nullptr, "AES-128-CTR", nullptr));
-    const Counter counter(key.bytes().last<kAesBlock>(), block);
+        EVP_CIPHER_fetch(nullptr, "AES-256-CTR", nullptr));
+    const Counter counter(block);
     if (!algorithm ||
         EVP_EncryptInit_ex2(cipher_.get(), algorithm.get(), reinterpret_cast<const unsigned char*>(key.bytes().data()),
                             counter.bytes.data(), nullptr) != 1) {

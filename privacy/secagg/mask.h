@@ -7,13 +7,10 @@
 
 namespace fl {
 
-/// Masks. A key of 32 bytes is an AES-128 key (16) and a first counter block (16, big-endian); the stream of
-/// AES-128-CTR from there (NIST SP 800-38A section 6.5) is read as one number per value, ⌈bits/8⌉ bytes little-endian
-/// each, and added or subtracted mod 2^bits. Values may be anything on entry (a two's complement number is its
-/// residue); on return they are in [0, 2^bits). Equal keys, equal masks, on every machine. A key masks one vector,
-/// once: whoever sees two vectors under one key learns their difference (AgreementContext::vector). 128 bits are what
-/// X25519 has as well, and the secret counter keeps an attack on many streams at once from being cheaper than one on
-/// each.
+/// Masks. The stream of AES-256-CTR under a key, counter from 0 (NIST SP 800-38A section 6.5), is read as one number per
+/// value, ⌈bits/8⌉ bytes little-endian each, and added or subtracted mod 2^bits. Values may be anything on entry (a two's
+/// complement number is its residue); on return they are in [0, 2^bits). Equal keys, equal masks, on every machine. A key
+/// masks one vector, once: whoever sees two vectors under one key learns their difference (AgreementContext::vector).
 ///
 /// REQUIRES: 1 <= bits <= 64 (at most 32 for 32-bit values). IoError when OpenSSL fails; the values are then to be
 /// thrown away. Any thread.

@@ -52,7 +52,7 @@ std::vector<std::byte> aes_gcm_seal(const SecretKey& key, const Nonce& nonce, st
 std::optional<SecretBytes> aes_gcm_open(const SecretKey& key, const Nonce& nonce, std::span<const std::byte> aad,
                                         std::span<const std::byte> sealed);
 
-/// Runs one known answer of each primitive and of the streams (AES-128-CTR, AES-256-CTR). IoError names the one that fails: a libcrypto that
+/// Runs one known answer of each primitive and of the stream AES-256-CTR. IoError names the one that fails: a libcrypto that
 /// computes something else must not be used. Programs call it once before the first round.
 void self_test();
 

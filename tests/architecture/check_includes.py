@@ -32,7 +32,7 @@ NET_USERS = r"(^|/)(net|web)/|^(aggregator|client)/(main|\w+_config)\.(cpp|h)$|^
 LIBRARIES = [
     ("LibTorch", r"(torch|ATen|c10|caffe2)/", TORCH_FILES,
      "one LibTorch header costs 17 s and 1.1 GB to compile; the rest works on std::span<float>"),
-    ("OpenSSL", r"openssl/", r"fl_core/base/sha256\.cpp|fl_core/net/.*|privacy/.*|tests/net(_support/net)?/.*|benchmarks/scenarios/.*",
+    ("OpenSSL", r"openssl/", r"fl_core/base/sha256\.cpp|fl_core/net/.*|privacy/.*|tests/net(_support/net)?/.*|benchmarks/.*",
      "cryptography lives in fl_core/base/sha256.cpp, fl_core/net and privacy"),
     ("Boost", r"boost/", r"(.*/)?net/.*|aggregator/web/.*|benchmarks/scenarios/.*", "Boost belongs under net/ and aggregator/web"),
     ("SQLite", r"sqlite3(ext)?\.h$", r"aggregator/store/.*|tests/aggregator/.*",
