@@ -7,6 +7,8 @@
 
 #include <atomic>
 #include <cmath>
+#include <functional>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
@@ -57,7 +59,8 @@ json private_changes(const json& mechanism, const std::string& sampling = "none"
 /// A rank that a test plays by hand: it says what it wants, and takes leave when it is told to.
 class PlayedRank {
  public:
-  explicit PlayedRank(Communicator& communicator) : communicator_(communicator) {}
+  /// `on_jobs`: called when it was given its first jobs.
+  PlayedRank(Communicator& communicator, std::function<void()> on_jobs) : communicator_(communicator), on_jobs_(std::move(on_jobs)) {}
   /// The next letter about `topic`; others are skipped.
   Letter next(Topic topic) {
     for (;;) {
@@ -67,6 +70,7 @@ class PlayedRank {
         continue;
       }
       const Topic seen = LetterReader(received->letter).topic();
+      if (seen == Topic::jobs && on_jobs_) std::exchange(on_jobs_, nullptr)();
       if (seen == topic) return std::move(received->letter);
       EXPECT_NE(seen, Topic::end) << "rank 0 ended too early";
     }
@@ -80,6 +84,7 @@ class PlayedRank {
 
  private:
   Communicator& communicator_;
+  std::function<void()> on_jobs_;
 };
 
 class ClusterTest : public testing::Test {
@@ -129,8 +134,11 @@ class ClusterTest : public testing::Test {
   std::string with_played_rank(const json& document, const std::function<void(PlayedRank&, const std::string& data)>& play, const std::string& folder = "") {
     test::LocalRanks ranks(2);
     const Prepared prepared = prepare(parse_experiment(document, "test"));
+    // Rank 0's worker begins after the played rank was given something, or it might be done before.
+    std::promise<void> given;
+    local_setup_ = [begin = given.get_future().share()] { begin.wait(); };
     std::thread other([&] {
-      PlayedRank played(ranks.rank(1));
+      PlayedRank played(ranks.rank(1), [&] { given.set_value(); });
       play(played, fingerprint(prepared));
     });
     std::string error;
@@ -144,6 +152,7 @@ class ClusterTest : public testing::Test {
       silent_ = cluster.end();
     }
     other.join();
+    local_setup_ = nullptr;
     return error;
   }
 
@@ -179,6 +188,7 @@ class ClusterTest : public testing::Test {
   std::function<bool()> stop_;
   std::function<bool()> others_stop_;
   std::function<void(const RoundReport&)> on_round_;
+  std::function<void()> local_setup_;
   std::string silent_;
   int runs_ = 0;
 
@@ -195,6 +205,7 @@ class ClusterTest : public testing::Test {
       if (on_round_) on_round_(report);
     };
     options.should_stop = should_stop();
+    options.worker_setup = local_setup_;
     outcome.summary = run_simulation(prepared, options);
     return outcome;
   }
