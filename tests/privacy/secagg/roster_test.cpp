@@ -107,9 +107,9 @@ TEST(SecAggCohort, RefusesWhatNoRoundCanHave) {
   EXPECT_THAT(reason(plan_for(6, 1), some_entries(2)), HasSubstr("the roster has 2 clients; a round needs 3 to 65536"));
   EXPECT_THAT(reason(plan_for(6, 1), std::vector<SecAggRosterEntry>(65'537)),
               HasSubstr("the roster has 65537 clients"));
-  SecAggPlan half = plan_for(6, 0);
-  half.adversary_rate = 0.5;
-  EXPECT_THAT(reason(half, some_entries(6)), HasSubstr("no graph of 6 clients is safe"));
+  SecAggPlan hostile = plan_for(6, 0);
+  hostile.adversary_rate = 0.95;
+  EXPECT_THAT(reason(hostile, some_entries(6)), HasSubstr("no graph of 6 clients is safe"));
   auto entries = some_entries(6);
   entries[3].client = entries[2].client;
   EXPECT_THAT(reason(plan_for(6, 1), entries), HasSubstr("lists client 1014 twice or out of order"));
@@ -137,8 +137,8 @@ TEST(SecAggPlan, ASmallRosterStandsWhatItCan) {
   EXPECT_EQ(graph_for(plan, 4).least_survivors, 3U);
   EXPECT_THROW(planned_graph(plan, 5), ConfigError);
   EXPECT_EQ(planned_graph(plan, 8), graph_for(plan, 8).parameters);
-  plan.adversary_rate = 0.5;
-  EXPECT_THROW(graph_for(plan, 4), ConfigError) << "with two of four there is none at all";
+  plan.adversary_rate = 0.95;
+  EXPECT_THROW(graph_for(plan, 4), ConfigError) << "there is none at all";
 }
 
 TEST(SecAggPlan, RefusesNumbersOutOfRange) {
