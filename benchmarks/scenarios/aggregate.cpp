@@ -1,49 +1,32 @@
 // The mean of updates that lie in memory, by the exact sum: what benchmarks/compare sets beside Flower's aggregation functions.
 //   aggregate_scenario [--parameters N] [--clients N] [--rounds N] [--json]
 // One thread. Prints the best repetition: wall and CPU seconds, parameters x clients a second.
-#include <sys/resource.h>
-
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "benchmarks/micro/random_floats.h"
+#include "benchmarks/scenarios/stopwatch.h"
 #include "fl_core/base/error.h"
 #include "fl_core/base/memory.h"
 #include "fl_core/params/exact_sum.h"
 
 namespace {
 
-struct Seconds {
-  double wall = 1e300;
-  double cpu = 1e300;
-};
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec); };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
 /// The best of `rounds` means of all updates, which weigh alike.
-Seconds measure(const std::vector<fl::AlignedArray<float>>& updates, std::int64_t rounds) {
+Seconds best_mean(const std::vector<fl::AlignedArray<float>>& updates, std::int64_t rounds) {
   fl::ExactSum sum(updates.front().size(), updates.size());
   fl::AlignedArray<float> mean(sum.size());
   Seconds best;
   for (std::int64_t round = 0; round < rounds; ++round) {
-    const double cpu = cpu_seconds();
-    const auto start = std::chrono::steady_clock::now();
-    sum.clear();
-    for (const fl::AlignedArray<float>& update : updates) {
-      FL_CHECK(sum.add(update.span(), 1) == fl::ExactSumError::none, "an update was refused");
-    }
-    sum.mean(mean.span());
-    best.wall = std::min(best.wall, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    best.cpu = std::min(best.cpu, cpu_seconds() - cpu);
+    best.keep_best(measure([&] {
+      sum.clear();
+      for (const fl::AlignedArray<float>& update : updates) {
+        FL_CHECK(sum.add(update.span(), 1) == fl::ExactSumError::none, "an update was refused");
+      }
+      sum.mean(mean.span());
+    }));
   }
   return best;
 }
@@ -63,7 +46,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   std::vector<fl::AlignedArray<float>> updates;
   for (std::int64_t i = 0; i < clients; ++i) updates.push_back(fl::random_floats(static_cast<std::size_t>(parameters), static_cast<std::uint64_t>(i)));
-  const Seconds best = measure(updates, rounds);
+  const Seconds best = best_mean(updates, rounds);
   const double rate = static_cast<double>(parameters) * static_cast<double>(clients) / best.wall;
   if (json) {
     const nlohmann::json out = {{"parameters", parameters}, {"clients", clients}, {"wall_s", best.wall}, {"cpu_s", best.cpu},

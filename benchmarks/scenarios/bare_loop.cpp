@@ -2,18 +2,17 @@
 // run_simulation (sessions, encoding, exact sums, journal, checkpoints), and by a bare LibTorch loop (torch::nn modules,
 // torch::optim::SGD, one thread a worker, nothing else). Prints best-of-n wall and CPU seconds and their ratios.
 
-#include <sys/resource.h>
 #include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "benchmarks/scenarios/stopwatch.h"
 #include "fl_core/ml/batches.h"
 #include "fl_core/ml/torch_runtime.h"
 #include "simulations/simulation.h"
@@ -63,29 +62,6 @@ fl::Experiment experiment(const Case& scenario, const Work& work) {
       {"evaluation", {{"every", 0}}},
       {"round", {{"cohort", work.clients}}}};
   return fl::parse_experiment(document, "bare_loop");
-}
-
-struct Seconds {
-  double wall = 1e300;
-  double cpu = 1e300;
-  void keep_best(const Seconds& other) {
-    wall = std::min(wall, other.wall);
-    cpu = std::min(cpu, other.cpu);
-  }
-};
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec); };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-Seconds measure(const std::function<void()>& action) {
-  const double cpu = cpu_seconds();
-  const auto start = std::chrono::steady_clock::now();
-  action();
-  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), cpu_seconds() - cpu};
 }
 
 /// One thread's share of the steps: batches of this client, then of that one, with one resident model.

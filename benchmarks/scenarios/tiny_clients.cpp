@@ -4,16 +4,12 @@
 // Prints the best of n turns: wall and CPU seconds of run_simulation() with everything in it (sessions, encoding, exact sums,
 // journal, checkpoints, the last evaluation), clients a second, and microseconds of CPU a client.
 
-#include <sys/resource.h>
-
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json.hpp>
 
+#include "benchmarks/scenarios/stopwatch.h"
 #include "fl_core/ml/torch_runtime.h"
 #include "simulations/simulation.h"
 
@@ -45,25 +41,6 @@ fl::Experiment experiment(const Task& task, const std::string& data) {
   return fl::parse_experiment(document, "tiny_clients");
 }
 
-struct Seconds {
-  double wall = 1e300;
-  double cpu = 1e300;
-};
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec); };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-Seconds measure(const std::function<void()>& action) {
-  const double cpu = cpu_seconds();
-  const auto start = std::chrono::steady_clock::now();
-  action();
-  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), cpu_seconds() - cpu};
-}
-
 void run(const Task& task, const std::string& data, std::size_t workers, int repeats, const std::filesystem::path& folder) {
   const fl::Prepared prepared = fl::prepare(experiment(task, data));
   Seconds best;
@@ -74,7 +51,7 @@ void run(const Task& task, const std::string& data, std::size_t workers, int rep
     options.folder = folder;
     options.worker_setup = fl::limit_threads_of_this_worker;
     const Seconds one = measure([&] { fl::run_simulation(prepared, options); });
-    best = {std::min(best.wall, one.wall), std::min(best.cpu, one.cpu)};
+    best.keep_best(one);
   }
   std::filesystem::remove_all(folder);
   const auto clients = static_cast<double>(task.rounds * task.cohort);
