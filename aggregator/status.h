@@ -32,7 +32,7 @@ struct Status {
   double seconds_waiting = 0;           ///< for clients, this process
   double seconds_training = 0;          ///< from the first send to the last arrival
   double seconds_aggregating = 0;       ///< closing, stepping, committing
-  double seconds_evaluating = 0;
+  double seconds_evaluating = 0;        ///< while nothing else went on
   std::optional<double> accuracy;
   std::optional<double> loss;
   bool cohort_is_secret = false;        ///< nothing is shown that tells how many take part in a round

@@ -5,6 +5,7 @@
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
 #include "fl_core/config/address.h"
+#include "fl_core/config/device.h"
 #include "fl_core/config/json_reader.h"
 
 namespace fl {
@@ -74,6 +75,7 @@ void ClientConfig::fields(Fields& f) {
   f.component("data", data, "data", "local data; its training part is used, and never leaves this machine");
   f.integer("data_seed", data_seed, {0, INT64_MAX}, "for data that are drawn or split at random");
   f.text("examples", examples, "file with a JSON list of the numbers of this client's examples; empty: all");
+  f.text("device", device, "where this client trains: cpu, cuda or cuda:N; of the owner's choosing, whatever the experiment says");
   f.text("state", state, "folder for the cache and for answers that wait to be delivered; empty: none");
   f.group("limits", [&](Fields& g) { limits.fields(g); }, "what training may take from this machine");
   f.group("privacy", [&](Fields& g) {
@@ -98,6 +100,7 @@ void ClientConfig::resolve(const std::filesystem::path& given) {
   check_file("tls.key", tls.key);
   check_file("tls.authority", tls.authority);
   if (!tls.revocations.empty()) check_file("tls.revocations", tls.revocations);
+  gpus_of(device, "device");
   resolve_data(data, folder);
   examples = resolved(examples, folder);
   state = resolved(state, folder);

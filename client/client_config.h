@@ -42,6 +42,7 @@ struct ClientConfig {
   nlohmann::json data;
   std::int64_t data_seed = 1;
   std::string examples;          ///< file with a JSON list of numbers of examples; empty: all
+  std::string device = "cpu";    ///< see gpus_of() in fl_core/config/device.h; the first is used
   std::string state = "state";   ///< folder; empty: nothing is kept on disk, and a restart forgets
   ClientLimits limits;
   PrivacyDemand privacy;

@@ -22,6 +22,7 @@
 #include "fl_core/base/program.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"
+#include "fl_core/ml/accelerator.h"
 #include "fl_core/ml/torch_runtime.h"
 #include "fl_core/net/pki.h"
 #include "fl_core/net/tls_context.h"
@@ -129,6 +130,7 @@ void limit_memory(const fl::ClientConfig& config) {
 fl::ExitCode show_check(const fl::ClientConfig& config, const fl::LocalData& data, bool json) {
   const fl::TlsContext context(fl::TlsRole::client, config.tls);
   const fl::CertificateInfo identity = fl::read_certificate(config.tls.certificate);
+  const fl::Devices devices(config.device, "device");  // refuses what this machine lacks
   const std::int64_t days = fl::days_left(context.not_after());
   const fl::Permission now = fl::TrainingPolicy(config.limits).check(false);
   const nlohmann::json facts = {{"server", config.server},
@@ -138,6 +140,7 @@ fl::ExitCode show_check(const fl::ClientConfig& config, const fl::LocalData& dat
                                 {"examples", data.shard.size()},
                                 {"input", fl::shape_text(data.shape)},
                                 {"classes", data.shape.classes},
+                                {"device", config.device},
                                 {"state", config.state},
                                 {"may_train_now", now.allowed},
                                 {"reason", now.reason},
@@ -151,6 +154,7 @@ fl::ExitCode show_check(const fl::ClientConfig& config, const fl::LocalData& dat
   line("identity", identity.name + ", certificate valid for " + std::to_string(days) + " more days" +
                        (days < fl::kExpiryWarningDays ? ": renew it now with 'fl pki renew'" : ""));
   line("data", fl::human_count(static_cast<std::int64_t>(data.shard.size())) + " examples of " + fl::described(data.shape));
+  line("device", config.device);
   line("state", config.state.empty() ? "in memory only" : config.state);
   line("memory", fl::human_bytes(static_cast<double>(fl::resident_bytes())) + " for program and data" +
                      (config.limits.memory_mb ? ", limit " + fl::human_bytes(static_cast<double>(*config.limits.memory_mb) * 1e6) : ""));

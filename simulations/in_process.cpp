@@ -246,7 +246,14 @@ void InProcess::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
     Entry* entry = nullptr;
-    work_ready_.wait(lock, [&] { return stopping_ || !actions_.empty() || (entry = next_job(0)) != nullptr; });
+    std::pair<std::shared_ptr<SpareWork>, std::size_t> spare;
+    const auto found = [&] { return stopping_ || !actions_.empty() || (entry = next_job(0)) != nullptr || (spare = next_spare_part()).first; };
+    if (!found()) {
+      ++idle_;
+      if (bell_) bell_();
+      work_ready_.wait(lock, found);
+      --idle_;
+    }
     if (stopping_) return;
     if (!actions_.empty()) {
       const auto action = std::move(actions_.front());
@@ -254,9 +261,14 @@ void InProcess::work() {
       lock.unlock();
       action(worker);
       lock.lock();
-    } else {
+    } else if (entry != nullptr) {
       take_share(*entry, share);
       run_jobs(worker, share, lock);
+    } else {
+      lock.unlock();
+      spare.first->run(worker, spare.second);
+      spare.first.reset();
+      lock.lock();
     }
   }
 }
@@ -352,6 +364,16 @@ void InProcess::check_workers() {
   if (worker_error_) std::rethrow_exception(worker_error_);
 }
 
+bool InProcess::busy() {
+  const std::lock_guard lock(mutex_);
+  return idle_ == 0;
+}
+
+void InProcess::ring_when_idle(std::function<void()> bell) {
+  const std::lock_guard lock(mutex_);
+  bell_ = std::move(bell);
+}
+
 std::optional<Message> InProcess::answer(Worker& worker, ClientId client, const Message& task,
                                          const std::atomic<bool>& withdrawn) {
   const Experiment& experiment = parts_.experiment;
@@ -372,35 +394,35 @@ std::optional<Message> InProcess::answer(Worker& worker, ClientId client, const 
   return session.handle(task, [&] { return withdrawn.load(std::memory_order_relaxed) || (parts_.should_stop && parts_.should_stop()); });
 }
 
-void InProcess::for_each(std::size_t count, const std::function<void(Worker&, std::size_t)>& action) {
-  std::size_t remaining = count;
-  std::exception_ptr error;
-  std::unique_lock lock(mutex_);
-  for (std::size_t i = 0; i < count; ++i) {
-    actions_.emplace_back([&, i](Worker& worker) {
-      std::exception_ptr thrown;
-      try {
-        action(worker, i);
-      } catch (...) {
-        thrown = std::current_exception();
-      }
-      const std::lock_guard guard(mutex_);
-      if (thrown && !error) error = thrown;
-      if (--remaining == 0) result_ready_.notify_all();
-    });
+std::shared_ptr<SpareWork> InProcess::when_idle(std::size_t parts, SpareWork::Action action) {
+  const auto work = std::make_shared<SpareWork>(parts, std::move(action));
+  {
+    const std::lock_guard lock(mutex_);
+    spare_.push_back(work);
   }
   work_ready_.notify_all();
-  bool stopped = false;
-  while (remaining != 0 && !worker_error_ && !stopped) {
-    result_ready_.wait_for(lock, kStopPoll);
-    stopped = parts_.should_stop && parts_.should_stop();
+  return work;
+}
+
+std::pair<std::shared_ptr<SpareWork>, std::size_t> InProcess::next_spare_part() {
+  for (; !spare_.empty(); spare_.pop_front()) {
+    if (const auto part = spare_.front()->take()) return {spare_.front(), *part};
   }
-  // Actions that were begun still use this frame; those that were not are dropped.
-  remaining -= actions_.size();
-  actions_.clear();
-  result_ready_.wait(lock, [&] { return remaining == 0; });
-  if (worker_error_) std::rethrow_exception(worker_error_);
-  if (error) std::rethrow_exception(error);
+  return {};
+}
+
+void InProcess::await(SpareWork& work) {
+  bool stopped = false;
+  const auto cut_short = [&] {
+    stopped = stopped || (parts_.should_stop && parts_.should_stop());
+    const std::lock_guard lock(mutex_);
+    return stopped || worker_error_;
+  };
+  while (!work.wait_for(kStopPoll)) {
+    if (cut_short()) work.drop();
+  }
+  check_workers();
+  work.check();
   if (stopped) throw Interrupted("the run was interrupted");
 }
 

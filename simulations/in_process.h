@@ -16,6 +16,7 @@
 #include "fl_core/transport/transport.h"
 #include "simulations/device_model/device_model.h"
 #include "simulations/partition/partitioner.h"
+#include "simulations/spare_work.h"
 #include "simulations/update_sum.h"
 
 namespace fl {
@@ -93,13 +94,18 @@ class InProcess final : public Transport {
   /// masked update. REQUIRES: nothing was sent yet.
   void aggregate_securely(std::function<std::unique_ptr<SecureSession>(ClientId)> make, std::uint64_t input_bytes);
   /// Updates that arrive in time are added up by the workers that made them. REQUIRES: the engine takes sums (Run::takes_sums()).
-  void sum_updates(std::size_t parameters, std::uint64_t max_updates, int bound_bits) { sum_.emplace(parts_.codec, parameters, max_updates, bound_bits); }
+  void sum_updates(std::size_t parameters, std::uint64_t max_updates, int bound_bits) {
+    sum_.emplace(parts_.codec, parameters, max_updates, bound_bits, threads_.size());
+  }
   /// Sets the clock of a resumed run. REQUIRES: nothing was sent yet.
   void start_at(Seconds time) { now_ = time; }
 
-  /// Runs action(worker, i) for i in [0, count) on the workers and waits. Rethrows what an action throws; throws Interrupted
-  /// when asked to stop, with some actions not run.
-  void for_each(std::size_t count, const std::function<void(Worker&, std::size_t)>& action);
+  /// Has action(worker, i) run for i in [0, parts) by workers that have no job to start, after all that was given before. Returns at once. What the
+  /// action uses must last until the work is over. Any thread.
+  std::shared_ptr<SpareWork> when_idle(std::size_t parts, SpareWork::Action action);
+  /// Waits until it is over. Rethrows what a part threw; throws Interrupted when asked to stop, with some parts not done, and what kept a worker
+  /// from starting.
+  void await(SpareWork& work);
 
   /// From now on so many workers of other processes take jobs as well. `elsewhere` is borrowed; null: no longer.
   void share_with(Elsewhere* elsewhere, std::size_t workers);
@@ -124,9 +130,13 @@ class InProcess final : public Transport {
   /// Forgets what belongs to another round: the sum, and the clients' secrets.
   void begin_round(std::uint32_t round);
   /// What this process added up. REQUIRES: no update of the round is being made.
-  const ExactSum& our_sum() const { return sum_.value().total(); }
+  const ExactSum& our_sum() { return sum_.value().total(); }
   /// Throws what kept a worker from starting.
   void check_workers();
+  /// Whether no worker waits for something to do.
+  bool busy();
+  /// From now on `bell` is called on a worker's thread when it finds nothing to do; empty: no longer. It must not call back.
+  void ring_when_idle(std::function<void()> bell);
 
  private:
   enum class State : std::uint8_t { queued, running, done };
@@ -151,6 +161,8 @@ class InProcess final : public Transport {
   std::shared_ptr<SecureSession> secure_session(ClientId client, std::uint32_t round);
   void work();
   Entry* next_job(std::size_t place);
+  /// What a worker without a job does: a part of the oldest work. Null where there is none.
+  std::pair<std::shared_ptr<SpareWork>, std::size_t> next_spare_part();
   void take(Entry& entry, std::size_t place);
   void finish(Job& job, JobResult result);
   /// The job holds no result any more, so others may start.
@@ -185,6 +197,9 @@ class InProcess final : public Transport {
   std::int64_t queued_cost_ = 0;                     ///< of both
   std::map<std::uint64_t, Key> lent_;                ///< by ticket
   std::deque<std::function<void(Worker&)>> actions_;
+  std::deque<std::shared_ptr<SpareWork>> spare_;     ///< of lowest priority, the oldest first
+  std::size_t idle_ = 0;                             ///< workers that wait for something to do
+  std::function<void()> bell_;
   std::size_t held_ = 0;
   std::size_t window_;
   std::uint64_t sent_ = 0;

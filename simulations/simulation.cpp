@@ -5,14 +5,15 @@
 #include <numeric>
 
 #include "aggregator/engine/run.h"
-#include "fl_core/ml/batches.h"
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
 #include "fl_core/base/percentile.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"
+#include "fl_core/ml/batches.h"
 #include "simulations/in_process.h"
 #include "simulations/mpi/cluster.h"
+#include "simulations/pooled_evaluation.h"
 #include "simulations/simulated_enrolment.h"
 #include "simulations/virtual_clients.h"
 
@@ -29,11 +30,10 @@ std::uint64_t seed_of(const Experiment& experiment) { return static_cast<std::ui
 /// Everything that lives as long as one run.
 class Simulation {
  public:
-  Simulation(const Prepared& prepared, const SimulationOptions& options)
+  Simulation(const Prepared& prepared, const SimulationOptions& options, RunFolder& folder)
       : prepared_(prepared),
         options_(options),
-        folder_(options.folder, options.resume ? RunFolderMode::resume : RunFolderMode::create,
-                to_json(prepared.experiment).dump(2) + "\n"),
+        folder_(folder),
         codec_(codecs().create(experiment().codec, "codec")),
         in_process_(InProcessParts{experiment(), *prepared.partition, *prepared.data.train, *codec_, [this] { return make_worker(); }, options.should_stop},
                     options.workers) {}
@@ -59,7 +59,7 @@ class Simulation {
     parts.facts["workers"] = options_.cluster ? options_.cluster->workers() : options_.workers;
     if (options_.cluster) parts.facts["ranks"] = options_.cluster->ranks();
     parts.how_to_go_on = "fl resume " + folder_.path().string();
-    parts.evaluate = [this](const ParameterVector& global) { return evaluate(global); };
+    parts.evaluate = [this](const SharedBuffer& weights) { return begin_evaluation(weights); };
     parts.on_round = options_.on_round;
     parts.on_progress = options_.on_progress;
     parts.set_clock = [this](Seconds time) { in_process_.start_at(time); };
@@ -82,7 +82,7 @@ class Simulation {
 
   Worker make_worker() {
     if (options_.worker_setup) options_.worker_setup();
-    return {prepared_.model->make(seed_of(experiment())), trainers().create(experiment().trainer, "trainer"), nullptr};
+    return {prepared_.devices->make_model(*prepared_.model, seed_of(experiment())), trainers().create(experiment().trainer, "trainer"), nullptr};
   }
 
   std::unique_ptr<PrivacyGuard> make_guard(const SharedLayout& layout) {
@@ -119,26 +119,17 @@ class Simulation {
     options_.cluster->start(in_process_, run);
   }
 
-  Evaluation evaluate(const ParameterVector& global) {
+  std::unique_ptr<PendingEvaluation> begin_evaluation(const SharedBuffer& weights) {
     const std::size_t parts = evaluation_parts(prepared_.data.test->size());
-    const auto measure = [&](std::size_t first, std::size_t count) { return evaluate_parts(global, first, count); };
-    return options_.cluster ? options_.cluster->evaluate(global, parts, measure) : measure(0, parts);
-  }
-
-  Evaluation evaluate_parts(const ParameterVector& global, std::size_t first, std::size_t count) {
-    std::vector<Evaluation> sums(count);
-    in_process_.for_each(count, [&](Worker& worker, std::size_t i) {
-      std::copy(global.values().begin(), global.values().end(), worker.model->weights().begin());
-      sums[i] = evaluate_part(*worker.model, *prepared_.data.test, first + i);
-    });
-    Evaluation all;
-    for (const Evaluation& one : sums) all.merge(one);
-    return all;
+    const auto begin = [&](std::size_t first, std::size_t count) -> std::unique_ptr<PendingEvaluation> {
+      return std::make_unique<PooledEvaluation>(in_process_, *prepared_.data.test, weights, first, count);
+    };
+    return options_.cluster ? options_.cluster->begin_evaluation(weights, parts, begin) : begin(0, parts);
   }
 
   const Prepared& prepared_;
   const SimulationOptions& options_;
-  RunFolder folder_;
+  RunFolder& folder_;
   std::unique_ptr<Codec> codec_;
   std::unique_ptr<NoiseKeys> keys_;
   SecureNoiseKeys masking_keys_;  ///< masks leave no trace in a sum, so they need not follow from the seed
@@ -150,6 +141,8 @@ class Simulation {
 Prepared prepare(Experiment experiment) {
   Prepared prepared;
   const std::uint64_t seed = seed_of(experiment);
+  prepared.devices = std::make_unique<Devices>(experiment.device, "device");
+  prepared.devices->require(trainers().create(experiment.trainer, "trainer")->runs_on_accelerators(), "trainer.name", trainers().name_of(experiment.trainer, "trainer"));
   prepared.data = data_sources().create(experiment.data, "data")->load(seed);
   const Dataset& train = *prepared.data.train;
   const Dataset& test = *prepared.data.test;
@@ -167,8 +160,14 @@ Prepared prepare(Experiment experiment) {
 }
 
 nlohmann::json run_simulation(const Prepared& prepared, const SimulationOptions& options) {
-  Simulation simulation(prepared, options);
-  return simulation.run();
+  RunFolder folder(options.folder, options.resume ? RunFolderMode::resume : RunFolderMode::create, to_json(prepared.experiment).dump(2) + "\n");
+  try {
+    Simulation simulation(prepared, options, folder);
+    return simulation.run();
+  } catch (const ConfigError&) {
+    folder.discard();
+    throw;
+  }
 }
 
 nlohmann::json describe_partition(const Partition& partition, const Dataset& data, std::size_t shown) {

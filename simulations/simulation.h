@@ -9,6 +9,7 @@
 
 #include "aggregator/sampler/sampler.h"
 #include "fl_core/config/experiment.h"
+#include "fl_core/ml/accelerator.h"
 #include "fl_core/ml/dataset.h"
 #include "fl_core/ml/model.h"
 #include "fl_core/round/types.h"
@@ -27,6 +28,7 @@ struct Prepared {
   DataSplits data;
   std::unique_ptr<Partition> partition;
   std::unique_ptr<ModelFactory> model;
+  std::unique_ptr<Devices> devices = std::make_unique<Devices>();  ///< where workers' models compute
 };
 /// Throws ConfigError with file, path and expectation.
 Prepared prepare(Experiment experiment);
@@ -51,7 +53,7 @@ struct SimulationOptions {
 
 /// Runs (or goes on with) a federation in this process and writes the run folder: experiment.json, journal.db, blobs/,
 /// metrics.jsonl, model.safetensors, partition.json, run.json. Returns run.json as Run::run() does, and `workers`.
-/// The model's bits do not depend on `workers` or ranks. Throws Interrupted and TrainingError after run.json was written, and
+/// The model's bits do not depend on `workers` or ranks. A run that is refused (ConfigError) before it begins leaves no folder. Throws Interrupted and TrainingError after run.json was written, and
 /// IoError; what was committed before is safe.
 nlohmann::json run_simulation(const Prepared& prepared, const SimulationOptions& options);
 

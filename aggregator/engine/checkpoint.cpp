@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "fl_core/base/error.h"
 #include "fl_core/base/file.h"
@@ -91,7 +92,7 @@ bool same_file(const fs::path& a, const fs::path& b) {
 RunFolder::RunFolder(const fs::path& path, RunFolderMode mode, const std::string& experiment) : path_(path) {
   const bool create = mode == RunFolderMode::create;
   if (create) {
-    make_folder(path_);
+    topmost_ = make_folder(path_);
     // A lock file of an earlier attempt may be there; anything else must not be, and then we leave no lock behind.
     if (!is_there(path_ / "lock")) check_unused();
   } else if (!is_there(path_ / "experiment.json") && !is_there(path_ / "journal.db")) {
@@ -113,12 +114,25 @@ RunFolder::RunFolder(const fs::path& path, RunFolderMode mode, const std::string
     ::close(lock_);
     throw;
   }
+  fresh_ = create;
 }
 
 RunFolder::~RunFolder() { ::close(lock_); }
 
+void RunFolder::discard() {
+  if (!std::exchange(fresh_, false)) return;
+  store_.reset();
+  // By name, and a folder only when it is empty: whatever else may be there is not ours.
+  for (const char* name : {"experiment.json", "journal.db", "journal.db-wal", "journal.db-shm", "blobs", "lock"}) {
+    std::error_code ignored;
+    fs::remove(path_ / name, ignored);
+  }
+  remove_empty_folders(path_, topmost_);
+}
+
 std::string RunFolder::commit(CommittedRound round, const RoundReport& report, std::span<const std::byte> model,
                               std::span<const std::byte> state) {
+  fresh_ = false;
   round.model_sha256 = write_blob(model);
   stepped("model blob written");
   round.state_sha256.reset();
@@ -162,6 +176,7 @@ void RunFolder::sync(const CommittedRound& round) {
 }
 
 void RunFolder::charge(nlohmann::json charge) {
+  fresh_ = false;
   LedgerEntry entry = next_entry(ledger_, std::move(charge));
   store_->append_to_ledger(entry);
   ledger_.push_back(std::move(entry));

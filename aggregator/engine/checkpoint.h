@@ -42,6 +42,10 @@ class RunFolder {
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
+  /// For a run that was refused before its first commit, in a folder that create made: removes all that is this class's, and the folder if it
+  /// was made here and nobody put anything else into it. Otherwise does nothing. The run folder is of no use any more after it.
+  void discard();
+
   const std::filesystem::path& path() const { return path_; }
   Store& store() { return *store_; }
 
@@ -88,6 +92,8 @@ class RunFolder {
   std::filesystem::path blob_path(const std::string& sha256) const { return path_ / "blobs" / sha256; }
 
   std::filesystem::path path_;
+  bool fresh_ = false;             ///< made by create, and nothing was charged or committed
+  std::filesystem::path topmost_;  ///< the folder that create had to make, or its topmost new parent
   int lock_ = -1;
   std::unique_ptr<Store> store_;
   std::vector<LedgerEntry> ledger_;

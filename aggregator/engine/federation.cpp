@@ -1,6 +1,6 @@
 #include "aggregator/engine/federation.h"
 
-#include <chrono>
+#include <algorithm>
 #include <ctime>
 
 #include "fl_core/base/error.h"
@@ -12,6 +12,20 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+bool due(std::int64_t every, const RoundReport& report) { return every > 0 && report.round % every == 0; }
+
+void describe(const Evaluation& sums, RoundReport& report) {
+  report.accuracy = sums.accuracy();
+  report.loss = sums.loss();
+  report.class_accuracy.clear();
+  for (std::size_t c = 0; c < sums.examples.size(); ++c) {
+    report.class_accuracy.push_back(sums.examples[c] == 0 ? 0 : static_cast<double>(sums.correct[c]) / static_cast<double>(sums.examples[c]));
+  }
+}
+
+/// CPU seconds of all threads of this process.
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 /// Strategy::state() as write_named_arrays wants it.
 std::vector<std::pair<std::string, std::span<const float>>> readable(Strategy& strategy) {
@@ -61,25 +75,46 @@ void Federation::restore() {
   // A crash between commit and completion: the round is done, its evaluation is not.
   if (const auto report = store.incomplete_report(); report && report->round != 0) {
     count_training(*report);
-    complete(*report);
+    open(*report);
   }
 }
 
 void Federation::run() {
-  restore();
+  try {
+    restore();
+    run_rounds();
+    complete();
+  } catch (const Interrupted&) {
+    rescue(false);
+    throw;
+  } catch (...) {
+    rescue(true);
+    throw;
+  }
+}
+
+void Federation::run_rounds() {
   const auto rounds = static_cast<std::uint32_t>(parts_.experiment.rounds);
   while (last_.round < rounds && !totals_.stopped_early) {
     if (parts_.should_stop && parts_.should_stop()) throw Interrupted("the run was interrupted");
     if (PrivacyGuard* privacy = parts_.engine.privacy()) privacy->charge(last_.round + 1);
-    std::uint32_t version = last_.model_version;
-    const std::clock_t cpu = std::clock();
-    RoundReport report = parts_.engine.run_round(last_.round + 1, global_, version);
-    const auto done = Clock::now();
-    commit(report);
-    totals_.seconds_rounds += report.wall_seconds + seconds_since(done);
-    totals_.cpu_seconds_rounds += static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
-    complete(std::move(report));
+    run_round();
   }
+}
+
+void Federation::run_round() {
+  std::uint32_t version = last_.model_version;
+  double cpu = cpu_seconds();
+  RoundReport report = parts_.engine.run_round(last_.round + 1, global_, version, [this] { look(); });
+  totals_.cpu_seconds_rounds += cpu_seconds() - cpu;
+  // A crash leaves at most one round that is committed and not completed.
+  complete();
+  const auto begin = Clock::now();
+  cpu = cpu_seconds();
+  commit(report);
+  totals_.seconds_rounds += report.wall_seconds + seconds_since(begin);
+  totals_.cpu_seconds_rounds += cpu_seconds() - cpu;
+  open(std::move(report));
 }
 
 void Federation::commit(const RoundReport& report) {
@@ -100,29 +135,54 @@ void Federation::commit(const RoundReport& report) {
   parts_.engine.committed(report);
 }
 
-void Federation::complete(RoundReport report) {
-  const EvaluationOptions& options = parts_.experiment.evaluation;
+void Federation::open(RoundReport report) {
+  OpenRound round{std::move(report), nullptr, Clock::now()};
+  const bool last = round.report.round == static_cast<std::uint32_t>(parts_.experiment.rounds);
+  if (parts_.evaluate && (last || due(parts_.experiment.evaluation.every, round.report))) {
+    round.evaluation = parts_.evaluate(SharedBuffer::copy_of(global_.bytes()));
+    round.alone = seconds_since(round.begun);
+  }
+  const bool wait = next_round_waits_for(round);
+  open_ = std::move(round);
+  if (wait) complete();
+}
+
+bool Federation::next_round_waits_for(const OpenRound& round) const {
+  const bool is_the_last = round.report.abandoned && abandoned_in_a_row_ + 1 >= parts_.experiment.round.max_abandoned;
+  const auto may_stop = [](const std::unique_ptr<Observer>& observer) { return observer->may_stop(); };
+  return !round.evaluation || is_the_last || measures_clients(round.report) || std::any_of(observers_.begin(), observers_.end(), may_stop);
+}
+
+bool Federation::measures_clients(const RoundReport& report) const { return due(parts_.experiment.evaluation.per_client_every, report); }
+
+void Federation::look() {
+  if (open_ && open_->evaluation->ready()) complete();
+}
+
+void Federation::complete() {
+  if (!open_) return;
   const auto start = Clock::now();
-  const auto due = [&](std::int64_t every) { return every > 0 && report.round % every == 0; };
-  if (parts_.evaluate && (due(options.every) || report.round == static_cast<std::uint32_t>(parts_.experiment.rounds))) {
-    const Evaluation sums = parts_.evaluate(global_);
-    report.accuracy = sums.accuracy();
-    report.loss = sums.loss();
-    report.class_accuracy.clear();
-    for (std::size_t c = 0; c < sums.examples.size(); ++c) {
-      report.class_accuracy.push_back(sums.examples[c] == 0 ? 0 : static_cast<double>(sums.correct[c]) / static_cast<double>(sums.examples[c]));
-    }
-  }
-  if (due(options.per_client_every)) {
-    report.client_accuracy = parts_.engine.evaluate_clients(report.round, global_, report.model_version);
-  }
-  report.wall_seconds_evaluation = seconds_since(start);
+  OpenRound round = *std::exchange(open_, std::nullopt);
+  RoundReport& report = round.report;
+  if (round.evaluation) describe(round.evaluation->result(), report);
+  if (measures_clients(report)) report.client_accuracy = parts_.engine.evaluate_clients(report.round, global_, report.model_version);
+  report.wall_seconds_evaluation = seconds_since(round.begun);
+  report.wall_seconds_evaluation_alone = round.alone + seconds_since(start);
   parts_.folder.complete(report);
-  const RoundReport open = published(report);
-  const bool stop = observe(open) == Verdict::stop;
+  const RoundReport shown = published(report);
+  const bool stop = observe(shown) == Verdict::stop;
   totals_.stopped_early = stop && report.round < static_cast<std::uint32_t>(parts_.experiment.rounds);
-  if (parts_.on_round) parts_.on_round(open);
+  if (parts_.on_round) parts_.on_round(shown);
   give_up_if_stuck(report);
+}
+
+/// What is thrown here would hide why the run ends.
+void Federation::rescue(bool may_wait) noexcept {
+  try {
+    if (open_ && (may_wait || open_->evaluation->ready())) complete();
+  } catch (...) {
+    return;
+  }
 }
 
 /// A round counts once it is committed, even when its evaluation is interrupted.
@@ -136,7 +196,7 @@ void Federation::count_training(const RoundReport& report) {
 }
 
 Verdict Federation::observe(const RoundReport& report) {
-  totals_.seconds_evaluation += report.wall_seconds_evaluation;
+  totals_.seconds_evaluation += report.wall_seconds_evaluation_alone;
   if (report.accuracy) totals_.accuracy = report.accuracy;
   if (report.loss) totals_.loss = report.loss;
   if (!report.client_accuracy.empty()) totals_.client_accuracy = report.client_accuracy;

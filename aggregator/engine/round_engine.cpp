@@ -16,6 +16,18 @@ std::size_t position_of(const std::vector<ClientId>& cohort, ClientId client) {
   return found != cohort.end() && *found == client ? static_cast<std::size_t>(found - cohort.begin()) : cohort.size();
 }
 
+/// Has the transport look while it waits, until the end of the scope.
+class LookWhileWaiting {
+ public:
+  LookWhileWaiting(Transport& transport, const std::function<void()>& look) : transport_(transport) { transport_.while_waiting(look); }
+  ~LookWhileWaiting() { transport_.while_waiting(nullptr); }
+  LookWhileWaiting(const LookWhileWaiting&) = delete;
+  LookWhileWaiting& operator=(const LookWhileWaiting&) = delete;
+
+ private:
+  Transport& transport_;
+};
+
 }  // namespace
 
 /// Sums over the accepted updates of a round. Losses are what peers say: 128 bits hold any number of 64-bit claims.
@@ -25,6 +37,13 @@ struct RoundEngine::Progress {
   std::uint64_t summed = 0;  ///< of these, those that the transport added up
   std::int64_t examples = 0;  ///< each claim is at most limits::kClientExamples
   Wide loss_units = 0;
+};
+
+/// An update that passed judge(), and is to be added.
+struct RoundEngine::Candidate {
+  std::size_t place;  ///< in the cohort
+  const Arrival* arrival;
+  UpdateHeader header;
 };
 
 RoundEngine::RoundEngine(RoundParts parts) : parts_(std::move(parts)) {}
@@ -47,7 +66,8 @@ void RoundEngine::broadcast(TaskKind kind, std::uint32_t round, std::uint32_t ve
   }
 }
 
-RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version) {
+RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version, const std::function<void()>& look) {
+  const LookWhileWaiting looking(parts_.transport, look);
   RoundReport report;
   report.round = round;
   const auto cohort = choose_cohort(round);
@@ -58,7 +78,8 @@ RoundReport RoundEngine::run_round(std::uint32_t round, ParameterVector& global,
     parts_.secure->begin({round, model_version, parts_.layout->fingerprint(), 1}, global.bytes());
   }
   broadcast(TaskKind::train, round, model_version, global, cohort, report.bytes_down);
-  collect(round, model_version, cohort, report);
+  if (parts_.on_begin) parts_.on_begin(round);
+  collect(round, model_version, cohort, report, look);
   if (parts_.secure) {
     const auto sum = parts_.secure->finish(parts_.transport, report);
     parts_.transport.close_round(round);
@@ -98,8 +119,8 @@ bool RoundEngine::release(ParameterVector& global, RoundReport& report) {
   return enough;
 }
 
-void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort,
-                          RoundReport& report) {
+void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort, RoundReport& report,
+                          const std::function<void()>& look) {
   const RoundOptions& options = parts_.experiment.round;
   // Without over-selection everyone counts (a Poisson cohort has no fixed size).
   const std::uint64_t needed = options.over_selection > 1 ? static_cast<std::uint64_t>(options.cohort) : cohort.size();
@@ -109,16 +130,30 @@ void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std:
   Progress progress;
   std::vector<bool> answered(cohort.size(), false);
   std::size_t outstanding = cohort.size();
+  std::vector<Arrival> waiting;
+  std::vector<Candidate> updates;
   while (outstanding > 0 && progress.accepted < needed) {
-    const auto arrival = parts_.transport.wait(deadline);
-    if (!arrival) break;
-    const std::size_t place = position_of(cohort, arrival->client);
-    // Answers to earlier rounds come in late; they were counted as late when their round closed.
-    if (arrival->round != round || place == cohort.size() || answered[place]) continue;
-    answered[place] = true;
-    --outstanding;
-    if (parts_.on_progress) parts_.on_progress(round, cohort.size() - outstanding, cohort.size());
-    report.cohort[place].outcome = judge(*arrival, version, progress, report);
+    // What waits is folded together, but never more than the round still needs: nobody beyond it would have been asked.
+    waiting.clear();
+    for (auto arrival = parts_.transport.wait(deadline); arrival; arrival = parts_.transport.poll()) {
+      waiting.push_back(std::move(*arrival));
+      if (progress.accepted + waiting.size() >= needed) break;
+    }
+    if (waiting.empty()) break;
+    updates.clear();
+    for (const Arrival& arrival : waiting) {
+      if (look) look();
+      const std::size_t place = position_of(cohort, arrival.client);
+      // Answers to earlier rounds come in late; they were counted as late when their round closed.
+      if (arrival.round != round || place == cohort.size() || answered[place]) continue;
+      answered[place] = true;
+      --outstanding;
+      if (parts_.on_progress) parts_.on_progress(round, cohort.size() - outstanding, cohort.size());
+      UpdateHeader header;
+      report.cohort[place].outcome = judge(arrival, version, progress, report, header);
+      if (report.cohort[place].outcome == Outcome::accepted && !parts_.secure) updates.push_back({place, &arrival, std::move(header)});
+    }
+    fold(updates, progress, report);
   }
   parts_.transport.close_round(round);
   if (const auto sum = parts_.transport.take_sum()) {
@@ -132,7 +167,7 @@ void RoundEngine::collect(std::uint32_t round, std::uint32_t version, const std:
   }
 }
 
-Outcome RoundEngine::judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report) {
+Outcome RoundEngine::judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report, UpdateHeader& header) {
   if (arrival.kind != Arrival::Kind::message) return Outcome::left;
   const Message& message = *arrival.message;
   report.bytes_up += message.size_bytes() + arrival.summed_bytes.value_or(0);
@@ -142,14 +177,13 @@ Outcome RoundEngine::judge(const Arrival& arrival, std::uint32_t version, Progre
       return Outcome::failed;
     }
     if (parts_.secure) return judge_advert(arrival, version, progress, report);
-    const UpdateHeader header = parse_update_header(message);
+    header = parse_update_header(message);
     if (header.round != report.round || header.model_version != version) return Outcome::wrong_round;
     if (header.fingerprint != parts_.layout->fingerprint()) return Outcome::wrong_model;
     if (header.codec != parts_.experiment.codec.at("name").get<std::string>()) throw ProtocolError("encoded with the codec '" + header.codec + "'");
-    return fold(arrival, header, progress, report);
+    return Outcome::accepted;
   } catch (const ProtocolError& error) {
-    last_reason_ = "client " + std::to_string(arrival.client) + ": " + error.what();
-    return Outcome::malformed;
+    return malformed(arrival.client, error);
   }
 }
 
@@ -173,9 +207,39 @@ void RoundEngine::add(const SecureSum& sum, RoundReport& report) {
   if (report.examples > 0) report.training_loss = static_cast<double>(sum.totals.loss_units) * kLossUnit / static_cast<double>(report.examples);
 }
 
-Outcome RoundEngine::fold(const Arrival& arrival, const UpdateHeader& header, Progress& progress, RoundReport& report) {
-  // An update that was added up on its way was judged by the same sum.
-  const ExactSumError error = arrival.summed_bytes ? ExactSumError::none : add(decoded(arrival.message->body()), header.weight);
+void RoundEngine::fold(std::span<const Candidate> updates, Progress& progress, RoundReport& report) {
+  ServerMechanism* mechanism = parts_.privacy ? parts_.privacy->server() : nullptr;
+  std::vector<ExactTerm> terms;
+  std::vector<const Candidate*> in_memory;
+  for (const Candidate& one : updates) {
+    Outcome& outcome = report.cohort[one.place].outcome;
+    try {
+      // An update that was added up on its way was judged by the same sum.
+      if (one.arrival->summed_bytes) {
+        outcome = settle(one, ExactSumError::none, progress, report);
+        continue;
+      }
+      const std::span<const float> delta = decoded(one.arrival->message->body());
+      // Under a promise every client weighs alike, whatever a peer says.
+      const ExactTerm term{delta, parts_.privacy ? ExactSum::kMaxWeight : one.header.weight};
+      if (mechanism) {
+        outcome = settle(one, mechanism->add(delta), progress, report);
+      } else if (delta.data() == decoded_.data()) {
+        outcome = settle(one, parts_.strategy.add(delta, term.weight), progress, report);
+      } else {
+        terms.push_back(term);
+        in_memory.push_back(&one);
+      }
+    } catch (const ProtocolError& error) {
+      outcome = malformed(one.arrival->client, error);
+    }
+  }
+  std::vector<ExactSumError> errors(terms.size());
+  parts_.strategy.add_all(terms, errors);
+  for (std::size_t i = 0; i < errors.size(); ++i) report.cohort[in_memory[i]->place].outcome = settle(*in_memory[i], errors[i], progress, report);
+}
+
+Outcome RoundEngine::settle(const Candidate& update, ExactSumError error, Progress& progress, RoundReport& report) {
   switch (error) {
     case ExactSumError::not_finite:
       last_reason_ = "an update holds NaN or infinity; lower trainer.learning_rate or set trainer.clip_norm";
@@ -187,11 +251,16 @@ Outcome RoundEngine::fold(const Arrival& arrival, const UpdateHeader& header, Pr
       break;
   }
   ++progress.accepted;
-  if (arrival.summed_bytes) ++progress.summed;
-  progress.examples += header.metrics.examples;
-  progress.loss_units += header.metrics.loss_units;
-  report.steps += header.steps;
+  if (update.arrival->summed_bytes) ++progress.summed;
+  progress.examples += update.header.metrics.examples;
+  progress.loss_units += update.header.metrics.loss_units;
+  report.steps += update.header.steps;
   return Outcome::accepted;
+}
+
+Outcome RoundEngine::malformed(ClientId client, const ProtocolError& error) {
+  last_reason_ = "client " + std::to_string(client) + ": " + error.what();
+  return Outcome::malformed;
 }
 
 /// The floats of an encoded update, valid until the next call.
@@ -203,12 +272,6 @@ std::span<const float> RoundEngine::decoded(const SharedBuffer& update) {
   decoded_.resize(floats);
   parts_.codec.decode(update.span(), decoded_);
   return decoded_;
-}
-
-ExactSumError RoundEngine::add(std::span<const float> delta, std::uint32_t weight) {
-  if (parts_.privacy == nullptr) return parts_.strategy.add(delta, weight);
-  if (ServerMechanism* mechanism = parts_.privacy->server()) return mechanism->add(delta);
-  return parts_.strategy.add(delta, ExactSum::kMaxWeight);  // every client alike, whatever a peer says
 }
 
 std::vector<double> RoundEngine::evaluate_clients(std::uint32_t round, const ParameterVector& global,

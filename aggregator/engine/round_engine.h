@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "aggregator/sampler/sampler.h"
 #include "aggregator/strategy/strategy.h"
 #include "fl_core/codec/codec.h"
+#include "fl_core/base/error.h"
 #include "fl_core/config/experiment.h"
 #include "fl_core/transport/transport.h"
 
@@ -27,6 +29,7 @@ struct RoundParts {
   SecureCollector* secure = nullptr;  ///< of a run under secure aggregation
   /// Called after every arrival of a round; may be empty.
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
+  std::function<void(std::uint32_t round)> on_begin = nullptr;  ///< called when a round's tasks were sent; may be empty
 };
 
 /// The synchronous round: choose a cohort, send the model, fold updates in as they arrive, move the model. Plain blocking
@@ -37,7 +40,9 @@ class RoundEngine {
 
   /// Runs round `round` (1, 2, …) on `global`. When enough updates were accepted, `global` moves and `model_version` grows
   /// by one; otherwise the report says `abandoned` and both stay. `global` changes only after everything that can fail.
-  RoundReport run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version);
+  /// `look` is called after every arrival, and now and then where the transport waits for one in real time; may be empty. What it throws
+  /// ends the round.
+  RoundReport run_round(std::uint32_t round, ParameterVector& global, std::uint32_t& model_version, const std::function<void()>& look = nullptr);
 
   /// Asks `evaluation.per_client_count` clients to measure `global` on their held-out examples, within the round's deadline.
   /// Returns the accuracies of those that have any and answered, ascending.
@@ -54,17 +59,21 @@ class RoundEngine {
 
  private:
   struct Progress;
+  struct Candidate;
   void broadcast(TaskKind kind, std::uint32_t round, std::uint32_t version, const ParameterVector& global,
                  const std::vector<ClientId>& cohort, std::uint64_t& bytes_down);
-  void collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort, RoundReport& report);
-  Outcome judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report);
+  void collect(std::uint32_t round, std::uint32_t version, const std::vector<ClientId>& cohort, RoundReport& report, const std::function<void()>& look);
+  /// What an arrival is before anything of it is added. `accepted`: an update to be folded, or an advert that was taken.
+  Outcome judge(const Arrival& arrival, std::uint32_t version, Progress& progress, RoundReport& report, UpdateHeader& header);
   Outcome judge_advert(const Arrival& arrival, std::uint32_t version, Progress& progress, const RoundReport& report);
+  Outcome malformed(ClientId client, const ProtocolError& error);
   std::span<const float> decoded(const SharedBuffer& update);
-  ExactSumError add(std::span<const float> delta, std::uint32_t weight);
+  /// Adds updates that passed judge(), those that lie in memory as floats in one pass.
+  void fold(std::span<const Candidate> updates, Progress& progress, RoundReport& report);
+  Outcome settle(const Candidate& update, ExactSumError error, Progress& progress, RoundReport& report);
   void add(const SecureSum& sum, RoundReport& report);
   /// Moves the model by what was added, and describes it. Returns false when too few updates were accepted.
   bool release(ParameterVector& global, RoundReport& report);
-  Outcome fold(const Arrival& arrival, const UpdateHeader& header, Progress& progress, RoundReport& report);
 
   /// The clients that are asked in this round, ascending.
   std::vector<ClientId> choose_cohort(std::uint32_t round);

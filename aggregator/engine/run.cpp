@@ -9,6 +9,7 @@
 #include "fl_core/base/memory.h"
 #include "fl_core/base/percentile.h"
 #include "fl_core/base/sha256.h"
+#include "fl_core/config/device.h"
 #include "fl_core/config/json_reader.h"
 
 namespace fl {
@@ -33,7 +34,7 @@ Run::Run(RunParts parts)
       codec_(codecs().create(parts_.experiment.codec, "codec")),
       strategy_(make_strategy()),
       engine_(RoundParts{parts_.experiment, parts_.transport, *parts_.sampler, *strategy_, *codec_, parts_.initial.layout(), parts_.privacy, parts_.secure,
-                         parts_.privacy && parts_.privacy->server() ? nullptr : parts_.on_progress}) {
+                         parts_.privacy && parts_.privacy->server() ? nullptr : parts_.on_progress, parts_.on_begin}) {
   FL_CHECK(parts_.experiment.privacy.has_value() == (parts_.privacy != nullptr), "a promise without its guard");
   FL_CHECK(parts_.experiment.secure_aggregation.has_value() == (parts_.secure != nullptr), "secure aggregation without its collector");
   if (parts_.secure && strategy_->needs_individual_updates()) {
@@ -73,6 +74,8 @@ void Run::note_facts() {
   // Runs that began before there were these sections go on.
   if (!parts_.experiment.privacy) without_rounds.erase("privacy");
   if (!parts_.experiment.secure_aggregation) without_rounds.erase("secure_aggregation");
+  // Which GPU it was is no part of the result.
+  if (without_rounds.contains("device")) without_rounds["device"] = device_type(parts_.experiment.device);
   const std::string text = without_rounds.dump();
   check_fact("experiment_sha256", sha256_hex(std::as_bytes(std::span(text))),
              "experiment.json was changed since this run began; only 'rounds' may be: undo the change, or start a new run");

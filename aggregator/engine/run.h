@@ -24,8 +24,9 @@ struct RunParts {
   std::unique_ptr<Sampler> sampler;        ///< the experiment's when empty; a replay brings its own
   nlohmann::json facts = nlohmann::json::object();  ///< versions and the like, for the journal and run.json
   std::string how_to_go_on;                ///< ends the message of an interrupted run: "fl resume runs/x"
-  std::function<Evaluation(const ParameterVector&)> evaluate;  ///< on the test set; empty without test data
-  std::function<void(const RoundReport&)> on_round;
+  BeginEvaluation evaluate;                ///< on the test set; empty without test data
+  std::function<void(std::uint32_t round)> on_begin;           ///< when its tasks were sent
+  std::function<void(const RoundReport&)> on_round;            ///< when it was completed; the next one may have begun
   std::function<void(std::uint32_t round, std::size_t answered, std::size_t asked)> on_progress;
   std::function<void(Seconds)> set_clock;
   std::function<bool()> should_stop;
@@ -42,7 +43,7 @@ class Run {
   explicit Run(RunParts parts);
 
   /// Returns run.json: status, rounds, accuracy, loss, client_accuracy {clients, mean, p10, p90} or null, model_sha256,
-  /// seconds, seconds_rounds and cpu_seconds_rounds (of this process, checkpoints included, evaluation not), train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, parameters, privacy (with a promise only), and the facts.
+  /// seconds (of rounds, and of evaluations while nothing else went on), seconds_rounds and cpu_seconds_rounds (FederationTotals), train_samples_per_s, client_rounds_per_s, peak_rss_bytes, bytes_up, bytes_down, parameters, privacy (with a promise only), and the facts.
   /// Rates and bytes are null where noise hides who took part.
   /// Throws Interrupted, TrainingError and BudgetExhausted after run.json was written, and IoError; what was committed before is safe.
   nlohmann::json run();

@@ -91,6 +91,7 @@ std::optional<Refused> Desk::connect(const std::shared_ptr<Line>& line, const st
   }
   client->line = line;
   client->ready = hello.ready;
+  note_ready(*client);
   client->record.last_seen = unix_seconds;
   ++client->record.sessions;
   client->record.profile = profile_of(hello);
@@ -124,6 +125,7 @@ void Desk::leave(const Line& line, double unix_seconds, Seconds now, bool on_pur
   Client& client = clients_.at(found->second);
   lines_.erase(found);
   client.line.reset();
+  note_ready(client);
   client.record.last_seen = unix_seconds;
   changed(client);
   if (client.job && !client.job->answered) {
@@ -148,6 +150,7 @@ void Desk::heartbeat(const Line& line, const Heartbeat& heartbeat) {
   Client& client = client_of(line);
   if (client.ready == heartbeat.ready) return;
   client.ready = heartbeat.ready;
+  note_ready(client);
   outputs_.roster_changed();
 }
 
@@ -199,6 +202,7 @@ bool Desk::lend_credit(Client& client) {
   if (upload.lease) return true;
   upload.lease = pool_.take(static_cast<std::size_t>(upload.blob.size_bytes));
   if (!upload.lease) return false;
+  upload.hash = std::make_shared<Sha256>();
   upload.granted_at = now_;
   uploading_.insert(client.record.id);
   return true;
@@ -271,15 +275,19 @@ void Desk::chunk_done(const Line& line, Seconds now) {
   // The round may have been closed while the piece was read.
   if (!client.job || !client.job->upload || !client.job->upload->lease) return;
   Upload& upload = *client.job->upload;
-  upload.received += std::exchange(upload.piece, 0);
+  const std::size_t size = std::exchange(upload.piece, 0);
+  outputs_.piece({upload.hash, upload.lease, upload.lease.bytes().subspan(static_cast<std::size_t>(upload.received), size)});
+  upload.received += size;
   if (upload.received < upload.blob.size_bytes) return;
   Message message = message_of(upload.header, std::move(upload.lease).share());
   const BlobReference blob = upload.blob;
+  const std::shared_ptr<Sha256> hash = upload.hash;
   client.job->upload.reset();
-  deliver(client, Arrival::Kind::message, std::move(message), now, blob);
+  deliver(client, Arrival::Kind::message, std::move(message), now, blob, hash);
 }
 
-void Desk::deliver(Client& client, Arrival::Kind kind, std::optional<Message> message, Seconds now, std::optional<BlobReference> blob) {
+void Desk::deliver(Client& client, Arrival::Kind kind, std::optional<Message> message, Seconds now, std::optional<BlobReference> blob,
+                   std::shared_ptr<Sha256> hash) {
   Job& job = *client.job;
   const bool at_once = settles_at_once(job.message, message);
   Delivery delivery;
@@ -289,6 +297,7 @@ void Desk::deliver(Client& client, Arrival::Kind kind, std::optional<Message> me
   delivery.arrival.time = now;
   delivery.arrival.message = std::move(message);
   delivery.blob = std::move(blob);
+  delivery.hash = std::move(hash);
   away_.erase(client.record.id);
   drop_upload(client);
   if (kind != Arrival::Kind::message) {
@@ -317,7 +326,7 @@ void Desk::settle(Client& client, Outcome outcome) {
 void Desk::assign(ClientId id, const Message& message, const std::optional<BlobReference>& blob, Seconds now) {
   const auto found = clients_.find(id);
   if (found == clients_.end()) {
-    outputs_.deliver(Delivery{Arrival{Arrival::Kind::left, id, message.round(), now, std::nullopt}, std::nullopt});
+    outputs_.deliver(Delivery{Arrival{Arrival::Kind::left, id, message.round(), now, std::nullopt}, std::nullopt, nullptr});
     return;
   }
   Client& client = found->second;
@@ -373,13 +382,11 @@ void Desk::tick(Seconds now) {
   }
 }
 
-std::vector<ClientId> Desk::ready() const {
-  std::vector<ClientId> ids;
-  for (const auto& [line, id] : lines_) {
-    if (clients_.at(id).ready) ids.push_back(id);
-  }
-  std::sort(ids.begin(), ids.end());
-  return ids;
+void Desk::note_ready(const Client& client) {
+  const ClientId id = client.record.id;
+  const bool is_ready = client.line && client.ready;
+  const bool changed = is_ready ? ready_.insert(id).second : ready_.erase(id) > 0;
+  if (changed) ready_changes_.emplace_back(id, is_ready);
 }
 
 std::vector<ClientRecord> Desk::take_changed_records() {

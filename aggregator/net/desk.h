@@ -10,10 +10,12 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "aggregator/net/upload_pool.h"
 #include "aggregator/store/journal.h"
+#include "fl_core/base/sha256.h"
 #include "fl_core/ml/dataset.h"
 #include "fl_core/transport/transport.h"
 #include "fl_core/wire/control.h"
@@ -48,10 +50,18 @@ struct DeskOptions {
   std::vector<std::string> listed;    ///< identities whose numbers are 0, 1, … in this order
 };
 
-/// Something for the engine. `blob`, when set, is what the message's body must hash to: checked on the engine's thread.
+/// A part of an upload that came in: to be hashed while the next part is decrypted.
+struct UploadPiece {
+  std::shared_ptr<Sha256> hash;   ///< of the upload; its pieces come in order
+  UploadPool::Lease hold;         ///< keeps the memory
+  std::span<const std::byte> bytes;
+};
+
+/// Something for the engine. `blob`, when set, is what the message's body must be, and `hash` gets all of it in pieces (UploadHasher).
 struct Delivery {
   Arrival arrival;
   std::optional<BlobReference> blob;
+  std::shared_ptr<Sha256> hash;
 };
 
 /// Everything the aggregator knows about its clients while a run goes on: who they are, who is connected, who owes which
@@ -61,6 +71,7 @@ class Desk {
  public:
   struct Outputs {
     std::function<void(Delivery)> deliver;
+    std::function<void(UploadPiece)> piece;   ///< all pieces of an upload come before its delivery
     std::function<void()> roster_changed;
     std::function<void()> credit_returned;  ///< from any thread: have credit_freed() called on the desk's own
   };
@@ -99,7 +110,10 @@ class Desk {
   void tick(Seconds now);
 
   /// Connected clients whose policy allows training.
-  std::vector<ClientId> ready() const;
+  const std::set<ClientId>& ready() const { return ready_; }
+  /// Who came into ready() (true) or left it since the last call, in order. Ten thousand clients come one by one: whoever keeps a copy need
+  /// not take all of them each time.
+  std::vector<std::pair<ClientId, bool>> take_ready_changes() { return std::exchange(ready_changes_, {}); }
   std::size_t connected() const { return lines_.size(); }
   std::size_t registered() const { return clients_.size(); }
   std::size_t uploads_waiting() const { return waiting_.size(); }
@@ -111,6 +125,7 @@ class Desk {
     BlobReference blob;
     Frame header;              ///< the update's frame, its header and round
     UploadPool::Lease lease;   ///< empty while it waits for a credit
+    std::shared_ptr<Sha256> hash;  ///< likewise
     std::uint64_t received = 0;
     std::size_t piece = 0;     ///< bytes of the chunk that is being read
     Seconds granted_at = 0;    ///< when it got its credit
@@ -138,7 +153,7 @@ class Desk {
   Client* admit(const std::string& identity, double unix_seconds);
   Client& add_client(ClientId id, const std::string& identity);
   void send_task(Client& client);
-  void deliver(Client& client, Arrival::Kind kind, std::optional<Message> message, Seconds now, std::optional<BlobReference> blob = std::nullopt);
+  void deliver(Client& client, Arrival::Kind kind, std::optional<Message> message, Seconds now, std::optional<BlobReference> blob = std::nullopt, std::shared_ptr<Sha256> hash = nullptr);
   void settle(Client& client, Outcome outcome);
   void withdraw(Client& client, Seconds now);
   void begin_upload(Client& client, const Frame& frame);
@@ -147,6 +162,7 @@ class Desk {
   void end_slow_uploads(Seconds now);
   void drop_upload(Client& client);
   bool steal_credit();
+  void note_ready(const Client& client);
   void leave(const Line& line, double unix_seconds, Seconds now, bool on_purpose);
   void changed(const Client& client) { changed_.insert(client.record.id); }
 
@@ -159,6 +175,8 @@ class Desk {
   std::set<std::string> listed_;
   std::map<const Line*, ClientId> lines_;
   std::set<ClientId> changed_;
+  std::set<ClientId> ready_;
+  std::vector<std::pair<ClientId, bool>> ready_changes_;
   std::set<ClientId> away_;        ///< with a job that is not answered, and no line
   std::deque<ClientId> waiting_;   ///< for a credit, first come first served
   std::set<ClientId> uploading_;   ///< had a credit when it was last looked at

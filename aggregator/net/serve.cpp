@@ -1,15 +1,12 @@
 #include "aggregator/net/serve.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <mutex>
 #include <nlohmann/json.hpp>
-#include <thread>
-#include <vector>
 
 #include "aggregator/engine/run.h"
 #include "aggregator/engine/secure_setup.h"
+#include "aggregator/net/threaded_evaluator.h"
 #include "aggregator/net/tls_transport.h"
 #include "aggregator/web/health_server.h"
 #include "fl_core/base/error.h"
@@ -17,7 +14,7 @@
 #include "fl_core/config/address.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"
-#include "fl_core/ml/batches.h"
+#include "fl_core/ml/accelerator.h"
 #include "privacy/net/certificate_enrolment.h"
 
 namespace fl {
@@ -25,43 +22,28 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Models and test examples, when this aggregator has them.
-class Evaluator {
+/// An evaluation that says when the engine waits for it.
+class WatchedEvaluation final : public PendingEvaluation {
  public:
-  Evaluator(const ModelFactory& factory, std::shared_ptr<const Dataset> test, std::uint64_t seed, std::size_t workers, std::function<void()> setup)
-      : factory_(factory), test_(std::move(test)), seed_(seed), models_(workers), setup_(std::move(setup)) {}
+  /// `wait` is called with what waits.
+  WatchedEvaluation(std::unique_ptr<PendingEvaluation> evaluation, std::function<void(const std::function<void()>&)> wait)
+      : evaluation_(std::move(evaluation)), wait_(std::move(wait)) {}
 
-  Evaluation operator()(const ParameterVector& global) {
-    std::vector<Evaluation> sums(evaluation_parts(test_->size()));
-    std::atomic<std::size_t> next = 0;
-    std::exception_ptr failure;
-    std::mutex mutex;
-    const auto work = [&](std::unique_ptr<Model>& model) {
-      try {
-        if (setup_) setup_();
-        if (!model) model = factory_.make(seed_);
-        std::copy(global.values().begin(), global.values().end(), model->weights().begin());
-        for (std::size_t part = next++; part < sums.size(); part = next++) sums[part] = evaluate_part(*model, *test_, part);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        failure = std::current_exception();
-      }
-    };
-    std::vector<std::thread> threads;
-    for (auto& model : models_) threads.emplace_back(work, std::ref(model));
-    for (std::thread& thread : threads) thread.join();
-    if (failure) std::rethrow_exception(failure);
-    Evaluation all;
-    for (const Evaluation& one : sums) all.merge(one);
-    return all;
+  bool ready() override { return evaluation_->ready(); }
+  Evaluation result() override {
+    Evaluation sums;
+    const auto take = [&] { sums = evaluation_->result(); };
+    if (ready()) {
+      take();
+    } else {
+      wait_(take);
+    }
+    return sums;
   }
 
  private:
-  const ModelFactory& factory_;
-  std::shared_ptr<const Dataset> test_;
-  std::uint64_t seed_;
-  std::vector<std::unique_ptr<Model>> models_;
-  std::function<void()> setup_;
+  std::unique_ptr<PendingEvaluation> evaluation_;
+  std::function<void(const std::function<void()>&)> wait_;
 };
 
 std::uint64_t seed_of(const Experiment& experiment) { return static_cast<std::uint64_t>(experiment.seed); }
@@ -72,15 +54,17 @@ bool holds_run(const std::filesystem::path& folder) {
 
 class Service {
  public:
-  Service(const ServerConfig& config, const ServeHooks& hooks)
+  /// `folder` holds the run folder as soon as it is made, also when the rest cannot be.
+  Service(const ServerConfig& config, const ServeHooks& hooks, std::unique_ptr<RunFolder>& folder)
       : config_(config),
         hooks_(hooks),
         address_(parse_address(config.listen, "listen")),
+        devices_(open_devices()),
         data_(load_data()),
         factory_(models().create(experiment().model, "model", ModelContext{shape_, "model"})),
         initial_(make_initial()),
         goes_on_(holds_run(config.folder)),
-        folder_(config.folder, goes_on_ ? RunFolderMode::resume : RunFolderMode::create, to_json(experiment()).dump(2) + "\n"),
+        folder_(open_folder(folder)),
         keys_(hooks.noise_keys ? hooks.noise_keys : std::make_shared<SecureNoiseKeys>()),
         privacy_(make_guard()),
         secure_(make_secure()),
@@ -94,7 +78,6 @@ class Service {
   }
 
   nlohmann::json run() {
-    announce();
     try {
       const nlohmann::json summary = run_federation();
       set_phase(Status::Phase::finished);
@@ -115,6 +98,16 @@ class Service {
 
  private:
   const Experiment& experiment() const { return config_.experiment; }
+
+  RunFolder& open_folder(std::unique_ptr<RunFolder>& folder) const {
+    folder = std::make_unique<RunFolder>(config_.folder, goes_on_ ? RunFolderMode::resume : RunFolderMode::create, to_json(experiment()).dump(2) + "\n");
+    return *folder;
+  }
+
+  /// Where the test part is measured. An aggregator without data needs no GPU.
+  std::unique_ptr<Devices> open_devices() const {
+    return config_.data_shape ? std::make_unique<Devices>() : std::make_unique<Devices>(experiment().device, "device");
+  }
 
   /// The test part of the experiment's data, or nothing; sets the shape and the fingerprint.
   std::shared_ptr<const Dataset> load_data() {
@@ -206,14 +199,17 @@ class Service {
     if (hooks_.versions != nullptr) parts.facts = *hooks_.versions;
     parts.how_to_go_on = "the same command";
     if (data_) {
-      evaluator_ = std::make_unique<Evaluator>(*factory_, data_, seed_of(experiment()), static_cast<std::size_t>(config_.workers), hooks_.worker_setup);
-      parts.evaluate = [this](const ParameterVector& global) { return evaluate(global); };
+      const auto make_model = [this] { return devices_->make_model(*factory_, seed_of(experiment())); };
+      evaluator_ = std::make_unique<ThreadedEvaluator>(make_model, data_, static_cast<std::size_t>(config_.workers), hooks_.worker_setup);
+      parts.evaluate = [this](const SharedBuffer& weights) { return begin_evaluation(weights); };
     }
+    parts.on_begin = [this](std::uint32_t round) { on_begin(round); };
     parts.on_round = [this](const RoundReport& report) { on_round(report); };
     parts.on_progress = [this](std::uint32_t round, std::size_t answered, std::size_t asked) { on_progress(round, answered, asked); };
     parts.set_clock = [this](Seconds time) { transport_.start_at(time); };
     parts.should_stop = [this] { return should_stop(); };
     Run run(std::move(parts));
+    announce();
     return run.run();
   }
 
@@ -243,6 +239,16 @@ class Service {
     say("waiting for clients: " + std::to_string(ready) + " of " + std::to_string(minimum) + " are here");
   }
 
+  void on_begin(std::uint32_t round) {
+    set_phase(Status::Phase::training);
+    told_waiting_ = UINT64_MAX;
+    status_.change([&](Status& s) {
+      s.round = round;
+      s.cohort = 0;
+      s.answered = 0;
+    });
+  }
+
   void on_progress(std::uint32_t round, std::size_t answered, std::size_t asked) {
     set_phase(answered == asked ? Status::Phase::aggregating : Status::Phase::training);
     status_.change([&](Status& s) {
@@ -252,27 +258,35 @@ class Service {
     });
   }
 
-  Evaluation evaluate(const ParameterVector& global) {
-    set_phase(Status::Phase::evaluating);
-    return (*evaluator_)(global);
+  std::unique_ptr<PendingEvaluation> begin_evaluation(const SharedBuffer& weights) {
+    return std::make_unique<WatchedEvaluation>(evaluator_->begin(weights), [this](const std::function<void()>& take) {
+      const Status::Phase before = status_.read().phase;
+      set_phase(Status::Phase::evaluating);
+      take();
+      set_phase(before);
+    });
   }
 
   void on_round(const RoundReport& report) {
     status_.change([&](Status& s) {
-      s.round = report.round;
+      s.round = std::max(s.round, report.round);
       for (std::size_t i = 0; i < kOutcomes; ++i) s.outcomes[i] += report.count(static_cast<Outcome>(i));
       if (report.accuracy) s.accuracy = report.accuracy;
       if (report.loss) s.loss = report.loss;
       s.privacy = report.privacy;
     });
-    set_phase(Status::Phase::training);
-    told_waiting_ = UINT64_MAX;
     if (hooks_.line) {
       nlohmann::json line = to_json(report);
       line.erase("cohort");
       hooks_.line(line);
     }
-    say(status_line(status_.read()) + (report.abandoned ? "  (abandoned)" : ""));
+    // The next round may have begun.
+    Status then = status_.read();
+    then.round = report.round;
+    then.phase = Status::Phase::training;
+    then.cohort = report.cohort.size();
+    then.answered = report.cohort.size() - report.count(Outcome::late);
+    say(status_line(then) + (report.abandoned ? "  (abandoned)" : ""));
   }
 
   /// The time since the last change belongs to the phase that ends.
@@ -301,11 +315,12 @@ class Service {
   Address address_;
   ExampleShape shape_;
   std::string fingerprint_;
+  std::unique_ptr<Devices> devices_;
   std::shared_ptr<const Dataset> data_;
   std::unique_ptr<ModelFactory> factory_;
   ParameterVector initial_;
   bool goes_on_;
-  RunFolder folder_;
+  RunFolder& folder_;
   std::shared_ptr<NoiseKeys> keys_;
   std::unique_ptr<PrivacyGuard> privacy_;
   std::unique_ptr<SecureSetup> secure_;
@@ -314,14 +329,20 @@ class Service {
   Clock::time_point phase_since_ = Clock::now();
   std::uint64_t told_waiting_ = UINT64_MAX;
   TlsTransport transport_;
-  std::unique_ptr<Evaluator> evaluator_;
+  std::unique_ptr<ThreadedEvaluator> evaluator_;
 };
 
 }  // namespace
 
 nlohmann::json serve(const ServerConfig& config, const ServeHooks& hooks) {
-  Service service(config, hooks);
-  return service.run();
+  std::unique_ptr<RunFolder> folder;
+  try {
+    Service service(config, hooks, folder);
+    return service.run();
+  } catch (const ConfigError&) {
+    if (folder) folder->discard();
+    throw;
+  }
 }
 
 }  // namespace fl

@@ -11,9 +11,11 @@
 #include <future>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 
+#include "aggregator/net/upload_hasher.h"
 #include "fl_core/base/error.h"
 #include "fl_core/net/random.h"
 #include "fl_core/wire/limits.h"
@@ -44,8 +46,8 @@ DeskOptions with_run(DeskOptions options, Store& store) {
 struct Mailbox {
   std::mutex mutex;
   std::condition_variable changed;
-  std::deque<Delivery> deliveries;
-  std::vector<ClientId> ready;
+  std::deque<Arrival> arrivals;
+  std::set<ClientId> ready;
   std::vector<ClientRecord> records;  ///< changed and not stored yet
   std::int64_t revocation_number = -1;
   std::exception_ptr failure;         ///< of the I/O thread
@@ -59,7 +61,7 @@ struct TlsTransport::State {
         store(store_given),
         status(status_given),
         desk(with_run(options.desk, store),
-             {[this](Delivery delivery) { deliver(std::move(delivery)); }, [this] { roster_changed(); },
+             {[this](Delivery delivery) { hasher.add(std::move(delivery)); }, [this](UploadPiece piece) { hasher.add(std::move(piece)); }, [this] { roster_changed(); },
               [this] { boost::asio::post(io, [this] { desk.credit_freed(); }); }},
              store.clients()),
         reception(io, with_floor(options.reception, store), desk, status, [this] { return now(); }) {}
@@ -69,22 +71,28 @@ struct TlsTransport::State {
   void deliver(Delivery delivery) {
     {
       const std::lock_guard lock(mailbox.mutex);
-      mailbox.deliveries.push_back(std::move(delivery));
+      mailbox.arrivals.push_back(std::move(delivery.arrival));
     }
     mailbox.changed.notify_one();
   }
 
   void roster_changed() {
     auto records = desk.take_changed_records();
-    auto ready = desk.ready();
+    const auto changes = desk.take_ready_changes();
     status.change([&](Status& s) {
       s.connected = desk.connected();
-      s.ready = ready.size();
+      s.ready = desk.ready().size();
       s.registered = desk.registered();
     });
     {
       const std::lock_guard lock(mailbox.mutex);
-      mailbox.ready = std::move(ready);
+      for (const auto& [id, is_ready] : changes) {
+        if (is_ready) {
+          mailbox.ready.insert(id);
+        } else {
+          mailbox.ready.erase(id);
+        }
+      }
       for (ClientRecord& record : records) mailbox.records.push_back(std::move(record));
       mailbox.revocation_number = reception.revocation_number();
     }
@@ -101,10 +109,21 @@ struct TlsTransport::State {
     }
   }
 
-  /// REQUIRES: the lock. Throws what ended the I/O thread, or Interrupted.
-  void look_up() const {
+  /// REQUIRES: the lock, which is let go for a moment. Throws what ended the I/O thread, or Interrupted.
+  void look_up(std::unique_lock<std::mutex>& lock) const {
     if (mailbox.failure) std::rethrow_exception(mailbox.failure);
     if (options.should_stop && options.should_stop()) throw Interrupted("the run was interrupted");
+    if (!look) return;
+    lock.unlock();
+    look();
+    lock.lock();
+  }
+
+  /// REQUIRES: the lock, and an arrival.
+  Arrival take_arrival() {
+    Arrival arrival = std::move(mailbox.arrivals.front());
+    mailbox.arrivals.pop_front();
+    return arrival;
   }
 
   void store_changes(std::unique_lock<std::mutex>& lock) {
@@ -130,9 +149,11 @@ struct TlsTransport::State {
   boost::asio::io_context io{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work{io.get_executor()};
   Mailbox mailbox;
+  UploadHasher hasher{[this](Delivery delivery) { deliver(std::move(delivery)); }};
   Desk desk;
   Reception reception;
   std::int64_t stored_revocation = -1;
+  std::function<void()> look;
   SharedBuffer last_body;                 ///< its reference is last_blob: a round hashes its weights once
   std::optional<BlobReference> last_blob;
   std::thread thread;
@@ -158,7 +179,7 @@ Roster TlsTransport::roster() {
   const std::uint64_t wanted = std::max(state.options.minimum_clients, std::exchange(state.options.minimum_at_start, 0));
   std::unique_lock lock(state.mailbox.mutex);
   while (state.mailbox.ready.size() < wanted) {
-    state.look_up();
+    state.look_up(lock);
     const std::uint64_t ready = state.mailbox.ready.size();
     lock.unlock();
     if (state.options.on_waiting) state.options.on_waiting(ready, wanted);
@@ -167,7 +188,7 @@ Roster TlsTransport::roster() {
   }
   // Whoever is on the roster is in the store first: a number that a round used can never be given to another.
   Roster roster;
-  roster.ids = state.mailbox.ready;
+  roster.ids.assign(state.mailbox.ready.begin(), state.mailbox.ready.end());
   roster.size = roster.ids.size();
   state.store_changes(lock);
   return roster;
@@ -189,21 +210,21 @@ void TlsTransport::send(ClientId client, const Message& message) {
 std::optional<Arrival> TlsTransport::wait(Seconds deadline) {
   State& state = *state_;
   std::unique_lock lock(state.mailbox.mutex);
-  while (state.mailbox.deliveries.empty()) {
-    state.look_up();
+  while (state.mailbox.arrivals.empty()) {
+    state.look_up(lock);
     const Seconds left = deadline - state.now();
     if (left <= 0) return std::nullopt;
-    state.mailbox.changed.wait_for(lock, std::min<std::chrono::duration<double>>(kStopPoll, std::chrono::duration<double>(left)));
+    const auto most = std::min<std::chrono::duration<double>>(kStopPoll, std::chrono::duration<double>(left));
+    state.mailbox.changed.wait_for(lock, most, [&] { return !state.mailbox.arrivals.empty() || state.mailbox.failure != nullptr; });
   }
-  Delivery delivery = std::move(state.mailbox.deliveries.front());
-  state.mailbox.deliveries.pop_front();
-  lock.unlock();
-  Arrival& arrival = delivery.arrival;
-  if (delivery.blob && reference_to(arrival.message->body().span()) != *delivery.blob) {
-    // Not what its sender said it would be: without a body the engine finds it malformed.
-    arrival.message = Message(arrival.message->type(), arrival.message->round(), arrival.message->header(), SharedBuffer());
-  }
-  return std::move(delivery.arrival);
+  return state.take_arrival();
+}
+
+std::optional<Arrival> TlsTransport::poll() {
+  State& state = *state_;
+  const std::lock_guard lock(state.mailbox.mutex);
+  if (state.mailbox.arrivals.empty()) return std::nullopt;
+  return state.take_arrival();
 }
 
 void TlsTransport::close_round(std::uint32_t round) {
@@ -219,6 +240,7 @@ void TlsTransport::committed(const RoundReport& report) {
 }
 
 Seconds TlsTransport::now() const { return state_->now(); }
+void TlsTransport::while_waiting(std::function<void()> look) { state_->look = std::move(look); }
 void TlsTransport::start_at(Seconds time) { state_->offset = time - std::chrono::duration<double>(Clock::now() - state_->start).count(); }
 std::uint16_t TlsTransport::port() const { return state_->reception.port(); }
 void TlsTransport::reload() {

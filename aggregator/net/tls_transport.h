@@ -27,7 +27,8 @@ struct TlsTransportOptions {
 /// Between them there are only immutable buffers, orders in one direction and arrivals in the other.
 ///
 /// An upload takes memory only while it has a credit (DeskOptions::uploads); the credit returns when the engine has let go of
-/// the message. SHA-256 of an upload is checked on the engine's thread, while the next one comes in.
+/// the message. The I/O thread decrypts, a second one hashes each piece while the next is decrypted, and the engine folds an upload that is
+/// whole and what its sender said: nothing of one that breaks off or lies ever reaches the sum.
 class TlsTransport final : public Transport {
  public:
   /// Opens the port and lets clients in. The store is used by the engine's thread only, inside roster() and committed().
@@ -38,9 +39,11 @@ class TlsTransport final : public Transport {
   Roster roster() override;
   void send(ClientId client, const Message& message) override;
   std::optional<Arrival> wait(Seconds deadline) override;
+  std::optional<Arrival> poll() override;
   void close_round(std::uint32_t round) override;
   void committed(const RoundReport& report) override;
   Seconds now() const override;
+  void while_waiting(std::function<void()> look) override;
 
   /// Sets the clock of a resumed run.
   void start_at(Seconds time);

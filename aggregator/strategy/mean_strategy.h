@@ -16,6 +16,7 @@ class MeanStrategy : public Strategy {
       : layout_(context.layout), sum_(layout_->size(), context.max_updates, context.bound_bits) {}
 
   ExactSumError add(std::span<const float> delta, std::uint32_t weight) override { return sum_.add(delta, weight); }
+  void add_all(std::span<const ExactTerm> terms, std::span<ExactSumError> errors) override { sum_.add_all(terms, errors); }
 
   void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms, std::uint64_t weight) override { sum_.add_sum(sum, terms, weight); }
 
@@ -23,10 +24,9 @@ class MeanStrategy : public Strategy {
     FL_CHECK(sum_.terms() > 0, "Strategy::finish: nothing was added");
     Aggregate aggregate;
     aggregate.mean_delta = ParameterVector(layout_);
-    sum_.mean(aggregate.mean_delta.values());
     aggregate.total_weight = sum_.total_weight();
     aggregate.contributors = sum_.terms();
-    sum_.clear();
+    sum_.take_mean(aggregate.mean_delta.values());
     return aggregate;
   }
   void discard() override { sum_.clear(); }

@@ -25,6 +25,8 @@ class Strategy {
   virtual ~Strategy() = default;
   /// Adds one update, in any order. Nothing is added unless the result is ExactSumError::none.
   virtual ExactSumError add(std::span<const float> delta, std::uint32_t weight) = 0;
+  /// add() of each; errors[i] is what became of terms[i]. Updates that wait together are folded in one pass over the sum.
+  virtual void add_all(std::span<const ExactTerm> terms, std::span<ExactSumError> errors);
   /// Adds the sum of `terms` updates of this weight in all, which nobody saw one by one: integers as ExactSum::add_sum() takes them.
   /// REQUIRES: not needs_individual_updates().
   virtual void add_sum(std::span<const std::int64_t> sum, std::uint64_t terms, std::uint64_t weight);

@@ -1,11 +1,12 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
+#include <vector>
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
+#include "benchmarks/micro/best_rate.h"
 #include "benchmarks/micro/random_floats.h"
 #include "fl_core/base/buffer.h"
 #include "fl_core/base/error.h"
@@ -13,8 +14,6 @@
 
 namespace fl {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 /// STREAM's triad (McCalpin 1995): a = b + s·c over doubles. STREAM counts three arrays, not the read before a write.
 struct TriadArrays {
@@ -52,21 +51,6 @@ struct TriadArrays {
   AlignedArray<double> c;
 };
 
-/// The best bytes per second that `action`, which moves `bytes`, reaches within a tenth of a second. Small actions are
-/// timed several at once, because the clock itself takes tens of nanoseconds.
-template <class Action>
-double best_rate(double bytes, Action action) {
-  const int repeats = static_cast<int>(std::max(1.0, 4e6 / bytes));
-  double best = 0;
-  const auto start = Clock::now();
-  for (int i = 0; i < 5 || Clock::now() - start < std::chrono::milliseconds(100); ++i) {
-    const auto before = Clock::now();
-    for (int k = 0; k < repeats; ++k) action();
-    best = std::max(best, repeats * bytes / std::chrono::duration<double>(Clock::now() - before).count());
-  }
-  return best;
-}
-
 void Triad(benchmark::State& state) {
   TriadArrays arrays(static_cast<std::size_t>(state.range(0)));
   for (auto _ : state) arrays.run();
@@ -100,6 +84,33 @@ void ExactSumAdd(benchmark::State& state) {
   state.counters["of_triad"] = add_rate / triad_rate;
 }
 
+/// Eight deltas at once, which pass the sum four at a time: 4 bytes of each delta a parameter, and 16 of the sum. Items are deltas' values.
+void ExactSumAddAll(benchmark::State& state) {
+  constexpr std::size_t kDeltas = 8;
+  const auto size = static_cast<std::size_t>(state.range(0));
+  const double bytes = (4.0 * kDeltas + 16) * static_cast<double>(size);
+  std::vector<AlignedArray<float>> deltas;
+  std::vector<ExactTerm> terms;
+  for (std::uint64_t i = 0; i < kDeltas; ++i) {
+    deltas.push_back(random_floats(size, i));
+    terms.push_back({deltas.back().span(), 600});
+  }
+  std::vector<ExactSumError> errors(kDeltas);
+  ExactSum sum(size, 1ULL << 32);
+  const auto fill = [&] {
+    sum.add_all(terms, errors);
+    FL_CHECK(errors.front() == ExactSumError::none, "a delta was refused");
+    benchmark::ClobberMemory();
+  };
+  TriadArrays arrays(size);
+  const double triad_rate = std::max(best_rate(arrays.bytes(), [&] { arrays.run(); }), best_rate(arrays.bytes(), [&] { arrays.run_streaming(); }));
+  const double add_rate = best_rate(bytes, fill);
+  for (auto _ : state) fill();
+  state.SetBytesProcessed(static_cast<std::int64_t>(bytes) * state.iterations());
+  state.SetItemsProcessed(static_cast<std::int64_t>(kDeltas) * state.range(0) * state.iterations());
+  state.counters["of_triad"] = add_rate / triad_rate;
+}
+
 void ExactSumMean(benchmark::State& state) {
   const auto size = static_cast<std::size_t>(state.range(0));
   const AlignedArray<float> delta = random_floats(size);
@@ -117,6 +128,7 @@ void ExactSumMean(benchmark::State& state) {
 BENCHMARK(Triad)->Arg(1'000)->Arg(100'000)->Arg(10'000'000);
 BENCHMARK(TriadStreaming)->Arg(1'000)->Arg(100'000)->Arg(10'000'000);
 BENCHMARK(ExactSumAdd)->Arg(1'000)->Arg(100'000)->Arg(10'000'000);
+BENCHMARK(ExactSumAddAll)->Arg(1'000)->Arg(100'000)->Arg(10'000'000);
 BENCHMARK(ExactSumMean)->Arg(1'000)->Arg(100'000)->Arg(10'000'000);
 
 }  // namespace

@@ -15,7 +15,7 @@ void measure(benchmark::State& state, std::int64_t bytes_each, Action action) {
   }
   state.SetBytesProcessed(bytes_each * state.range(0) * state.iterations());
   state.SetItemsProcessed(state.range(0) * state.iterations());
-  state.SetLabel(kernels::instruction_set());
+  state.SetLabel(std::string(kernels::instruction_set()));
 }
 
 struct Arrays {

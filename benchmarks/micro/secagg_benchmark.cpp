@@ -1,14 +1,13 @@
 #include <benchmark/benchmark.h>
 #include <openssl/evp.h>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <ctime>
 #include <memory>
 #include <vector>
 
+#include "benchmarks/micro/best_rate.h"
 #include "fl_core/base/error.h"
 #include "privacy/noise/random_bits.h"
 #include "privacy/secagg/graph_parameters.h"
@@ -53,19 +52,6 @@ void SecaggRawAesCtr(benchmark::State& state) {
   RawStream raw;
   for (auto _ : state) raw.run();
   state.SetBytesProcessed(RawStream::kBytes * state.iterations());
-}
-
-/// The best of some runs, in bytes a second of this process.
-template <class Run>
-double best_rate(double bytes, Run run) {
-  double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    const std::clock_t begin = std::clock();
-    run();
-    const double seconds = static_cast<double>(std::max<std::clock_t>(std::clock() - begin, 1)) / CLOCKS_PER_SEC;
-    best = std::max(best, bytes / seconds);
-  }
-  return best;
 }
 
 /// A client's cost of masking: parameters, neighbours, bits. Items are masked numbers, bytes those of the stream.

@@ -18,14 +18,15 @@ namespace {
 Seconds best_mean(const std::vector<fl::AlignedArray<float>>& updates, std::int64_t rounds) {
   fl::ExactSum sum(updates.front().size(), updates.size());
   fl::AlignedArray<float> mean(sum.size());
+  std::vector<fl::ExactTerm> terms;
+  for (const fl::AlignedArray<float>& update : updates) terms.push_back({update.span(), 1});
+  std::vector<fl::ExactSumError> errors(terms.size());
   Seconds best;
   for (std::int64_t round = 0; round < rounds; ++round) {
     best.keep_best(measure([&] {
-      sum.clear();
-      for (const fl::AlignedArray<float>& update : updates) {
-        FL_CHECK(sum.add(update.span(), 1) == fl::ExactSumError::none, "an update was refused");
-      }
-      sum.mean(mean.span());
+      sum.add_all(terms, errors);
+      FL_CHECK(sum.terms() == terms.size(), "an update was refused");
+      sum.take_mean(mean.span());
     }));
   }
   return best;

@@ -3,7 +3,6 @@
 // (one thread encrypts, the other decrypts, no sockets), and the same bytes through Asio's ssl::stream. Best of n.
 // --idle N instead: resident memory of a server and of a client process with N connections that have nothing to do.
 
-#include <openssl/ssl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,18 +26,16 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "benchmarks/tls_ends.h"
 #include "fl_core/base/memory.h"
 #include "fl_core/net/framed_stream.h"
-#include "fl_core/net/pki.h"
 #include "fl_core/wire/limits.h"
-#include "simulations/scratch_folder.h"
 
 namespace {
 
 namespace asio = boost::asio;
 using asio::awaitable;
 using asio::ip::tcp;
-using Context = std::shared_ptr<const fl::TlsContext>;
 using Clock = std::chrono::steady_clock;
 
 /// Wall time, and processor time of both threads: the latter means something even when the machine does other things.
@@ -64,23 +61,6 @@ void require(bool ok, const char* what) {
 void rethrow(std::exception_ptr failure) {
   if (failure) std::rethrow_exception(failure);
 }
-
-/// Both ends' certificates from an authority in a folder that goes with it.
-struct Ends {
-  Ends() {
-    fl::Authority authority = fl::Authority::create(folder / "ca");
-    const std::vector<std::string> hosts = {"localhost"};
-    const auto files = [&](const fl::IssuedFiles& issued) {
-      return fl::TlsFiles{issued.certificate.string(), issued.key.string(), authority.certificate().string(), authority.revocation_list().string()};
-    };
-    server = std::make_shared<const fl::TlsContext>(fl::TlsRole::server, files(authority.issue_server("hub", hosts)));
-    client = std::make_shared<const fl::TlsContext>(fl::TlsRole::client, files(authority.issue_client("ada")));
-  }
-
-  fl::ScratchFolder folder{"bulk-tls"};
-  Context server;
-  Context client;
-};
 
 /// One way of one run.
 struct Speed {
@@ -178,7 +158,7 @@ void run_pair(Serve serve, Use use) {
   rethrow(failure);
 }
 
-Speeds measure_ours(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
+Speeds measure_ours(const fl::TlsEnds& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
   const std::vector<fl::Frame> frames = chunks_of(body);
   Speeds speeds;
   run_pair(
@@ -233,7 +213,7 @@ awaitable<void> use_asio(AsioStream& stream, std::span<const std::byte> body, st
   speeds.down.set(received.size(), watch);
 }
 
-Speeds measure_asio(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
+Speeds measure_asio(const fl::TlsEnds& ends, const fl::SharedBuffer& body, std::span<std::byte> at_server, std::span<std::byte> at_client) {
   SSL_CTX_up_ref(ends.server->native());
   SSL_CTX_up_ref(ends.client->native());
   asio::ssl::context server_context(ends.server->native()), client_context(ends.client->native());
@@ -257,36 +237,6 @@ Speeds measure_asio(const Ends& ends, const fl::SharedBuffer& body, std::span<st
 }
 
 // ---- the record layer alone ----------------------------------------------------------------------------------------------
-
-/// Client and server in memory, handshake done; without the mode that frees buffers after each record.
-struct MemoryPair {
-  explicit MemoryPair(const Ends& ends) : client(SSL_new(ends.client->native())), server(SSL_new(ends.server->native())) {
-    SSL_clear_mode(client, SSL_MODE_RELEASE_BUFFERS);
-    SSL_clear_mode(server, SSL_MODE_RELEASE_BUFFERS);
-    BIO* up = BIO_new(BIO_s_mem());
-    BIO* down = BIO_new(BIO_s_mem());
-    BIO_up_ref(up);
-    BIO_up_ref(down);
-    SSL_set_bio(client, down, up);
-    SSL_set_bio(server, up, down);
-    SSL_set_connect_state(client);
-    SSL_set_accept_state(server);
-    for (int i = 0; i < 10 && !(SSL_is_init_finished(client) && SSL_is_init_finished(server)); ++i) {
-      SSL_do_handshake(client);
-      SSL_do_handshake(server);
-    }
-    require(SSL_is_init_finished(client) && SSL_is_init_finished(server), "the handshake in memory");
-  }
-  ~MemoryPair() {
-    SSL_free(client);
-    SSL_free(server);
-  }
-  MemoryPair(const MemoryPair&) = delete;
-  MemoryPair& operator=(const MemoryPair&) = delete;
-
-  SSL* client;
-  SSL* server;
-};
 
 constexpr std::size_t kRecord = 16 * 1024;
 constexpr std::size_t kBatch = 256 * 1024;
@@ -321,8 +271,8 @@ void decrypt(SSL* ssl, std::span<const char> ciphertext, std::span<std::byte> bo
 }
 
 /// One thread encrypts while another one decrypts: no connection between two threads can be faster.
-Speed measure_records(const Ends& ends, const fl::SharedBuffer& body, std::span<std::byte> plain) {
-  MemoryPair encrypting(ends), decrypting(ends);
+Speed measure_records(const fl::TlsEnds& ends, const fl::SharedBuffer& body, std::span<std::byte> plain) {
+  fl::TlsMemoryPair encrypting(ends), decrypting(ends);
   std::vector<char> ciphertext;
   ciphertext.reserve(body.size() + body.size() / kRecord * 32 + kRecord);
   encrypt(decrypting.client, body.span(), [&](std::span<const char> batch) { ciphertext.insert(ciphertext.end(), batch.begin(), batch.end()); });
@@ -358,7 +308,7 @@ fl::Frame small_frame() {
 
 using Streams = std::vector<std::unique_ptr<fl::FramedStream>>;
 
-awaitable<void> accept_idle(tcp::acceptor& acceptor, const Ends& ends, std::size_t count, Streams& streams) {
+awaitable<void> accept_idle(tcp::acceptor& acceptor, const fl::TlsEnds& ends, std::size_t count, Streams& streams) {
   const std::string nobody;
   const fl::Frame frame = small_frame();
   for (std::size_t i = 0; i < count; ++i) {
@@ -372,7 +322,7 @@ awaitable<void> accept_idle(tcp::acceptor& acceptor, const Ends& ends, std::size
   }
 }
 
-awaitable<void> connect_idle(tcp::endpoint server, const Ends& ends, std::size_t count, Streams& streams) {
+awaitable<void> connect_idle(tcp::endpoint server, const fl::TlsEnds& ends, std::size_t count, Streams& streams) {
   const std::string host = "localhost";
   const fl::Frame frame = small_frame();
   const auto executor = co_await asio::this_coro::executor;
@@ -405,7 +355,7 @@ double bytes_per_connection(asio::io_context& io, std::size_t count, Connect con
   return static_cast<double>(fl::resident_bytes() - before) / static_cast<double>(count);
 }
 
-nlohmann::json measure_idle(const Ends& ends, std::size_t count) {
+nlohmann::json measure_idle(const fl::TlsEnds& ends, std::size_t count) {
   asio::io_context io(1);
   tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
   const tcp::endpoint endpoint = acceptor.local_endpoint();
@@ -428,7 +378,7 @@ nlohmann::json measure_idle(const Ends& ends, std::size_t count) {
   return {{"connections", count}, {"server_bytes_per_connection", server_bytes}, {"client_bytes_per_connection", client_bytes}};
 }
 
-nlohmann::json measure_bulk(const Ends& ends, std::size_t size, int repeats) {
+nlohmann::json measure_bulk(const fl::TlsEnds& ends, std::size_t size, int repeats) {
   fl::Bytes bytes(size);
   for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>((i * 2654435761U) >> 13U);
   const fl::SharedBuffer body(std::move(bytes));
@@ -488,7 +438,7 @@ int main(int argc, char** argv) {
   app.add_flag("--json", json, "one JSON object");
   CLI11_PARSE(app, argc, argv);
   try {
-    const Ends ends;
+    const fl::TlsEnds ends;
     const nlohmann::json result = connections > 0 ? measure_idle(ends, connections) : measure_bulk(ends, megabytes * 1'000'000, repeats);
     if (json) {
       std::printf("%s\n", result.dump().c_str());

@@ -1,8 +1,9 @@
 // An encrypted round of the real aggregator and real clients over loop-back TLS: clients echo the weights as their update.
 // The aggregator is a process of its own (its peak memory is reported), the clients share another one.
 //   tls_round_scenario [--parameters N] [--clients N] [--rounds N] [--uploads N] [--json]
-// Prints the wall time of each round (first send to moved model), bytes a second over both directions, and the
-// aggregator's peak resident set. The first round also opens caches; the summary is the median of the others.
+// Prints the wall time of each round (first send to moved model), bytes a second over both directions, and the aggregator's CPU time
+// (from one round's end to the next, so its checkpoint is in it) and peak resident set. The first round also opens caches; the summary is
+// of the others.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,10 +11,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "aggregator/net/serve.h"
@@ -45,12 +48,17 @@ nlohmann::json experiment(const Arguments& arguments) {
           {"round", {{"cohort", arguments.clients}}}};
 }
 
-/// In the aggregator's process: serves, then writes {"rounds": [seconds…], "peak_rss_bytes"} to `result`.
+/// In the aggregator's process: serves, then writes {"rounds": [seconds…], "cpu_rounds": [seconds…], "peak_rss_bytes"} to `result`.
 int be_aggregator(const std::filesystem::path& folder, const std::filesystem::path& result) {
   const ServerConfig config = load_server_config(folder / "server.json");
-  nlohmann::json found = {{"rounds", nlohmann::json::array()}};
+  nlohmann::json found = {{"rounds", nlohmann::json::array()}, {"cpu_rounds", nlohmann::json::array()}};
+  std::clock_t spent = std::clock();
   ServeHooks hooks;
-  hooks.line = [&](const nlohmann::json& line) { found["rounds"].push_back(line.at("wall_seconds")); };
+  hooks.line = [&](const nlohmann::json& line) {
+    found["rounds"].push_back(line.at("wall_seconds"));
+    const std::clock_t now = std::clock();
+    found["cpu_rounds"].push_back(static_cast<double>(now - std::exchange(spent, now)) / CLOCKS_PER_SEC);
+  };
   hooks.say = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
   const nlohmann::json summary = serve(config, hooks);
   found["peak_rss_bytes"] = peak_rss_bytes();
@@ -113,14 +121,22 @@ std::string wait_for_address(const std::filesystem::path& file, pid_t aggregator
   }
 }
 
-void report(const nlohmann::json& found, const Arguments& arguments) {
-  std::vector<double> seconds = found.at("rounds").get<std::vector<double>>();
+/// All but the first round's, ascending.
+std::vector<double> later_rounds(const nlohmann::json& found, const char* what) {
+  std::vector<double> seconds = found.at(what).get<std::vector<double>>();
   if (seconds.size() > 1) seconds.erase(seconds.begin());
   std::sort(seconds.begin(), seconds.end());
+  return seconds;
+}
+
+void report(const nlohmann::json& found, const Arguments& arguments) {
+  const std::vector<double> seconds = later_rounds(found, "rounds");
+  const std::vector<double> cpu = later_rounds(found, "cpu_rounds");
   const double median = seconds[seconds.size() / 2];
   const double moved = 2.0 * static_cast<double>(arguments.parameters * arguments.clients) * sizeof(float);
   nlohmann::json out = {{"parameters", arguments.parameters}, {"clients", arguments.clients}, {"round_seconds_median", median},
-                        {"round_seconds_best", seconds.front()}, {"gigabytes_per_s", moved / median / 1e9}, {"aggregator_peak_rss_bytes", found.at("peak_rss_bytes")},
+                        {"round_seconds_best", seconds.front()}, {"aggregator_cpu_seconds_median", cpu[cpu.size() / 2]},
+                        {"aggregator_cpu_seconds_best", cpu.front()}, {"gigabytes_per_s", moved / median / 1e9}, {"aggregator_peak_rss_bytes", found.at("peak_rss_bytes")},
                         {"rounds", found.at("rounds")}};
   if (arguments.json) {
     std::printf("%s\n", out.dump().c_str());
@@ -129,6 +145,7 @@ void report(const nlohmann::json& found, const Arguments& arguments) {
   std::printf("%lld parameters x %lld clients, encrypted round\n", static_cast<long long>(arguments.parameters), static_cast<long long>(arguments.clients));
   std::printf("round       %.3f s median, %.3f s best\n", median, seconds.front());
   std::printf("throughput  %.2f GB/s, both directions\n", moved / median / 1e9);
+  std::printf("aggregator  %.3f s CPU median, %.3f s best\n", cpu[cpu.size() / 2], cpu.front());
   std::printf("aggregator  %.0f MB peak resident\n", found.at("peak_rss_bytes").get<double>() / 1e6);
 }
 

@@ -18,7 +18,8 @@ BackOffice::BackOffice(StateFolder& state, const ClientHooks& hooks, LocalData d
       outputs_(std::move(outputs)),
       noise_keys_(hooks.noise_keys ? hooks.noise_keys : std::make_shared<SecureNoiseKeys>()),
       workbench_({std::move(data), config.limits.memory_mb ? static_cast<std::uint64_t>(*config.limits.memory_mb) * 1'000'000 : machine_bytes(), config.privacy, config.secure_aggregation,
-                  *noise_keys_, state.participations_file(), state.masked_rounds_file(), [files = config.tls] { return std::make_shared<const Enrolment>(enrolment_from(files)); }}) {
+                  *noise_keys_, state.participations_file(), state.masked_rounds_file(), [files = config.tls] { return std::make_shared<const Enrolment>(enrolment_from(files)); },
+                  std::make_shared<Devices>(config.device, "device")}) {
   if (!hooks_.worker_setup) return;
   worker_.post([this] {
     try {

@@ -59,6 +59,7 @@ PlanCheck Workbench::build(const ClientPlan& plan) {
   }
   const auto factory = models().create(plan.model, "model", ModelContext{plan.shape, "model"});
   auto trainer = trainers().create(plan.trainer, "trainer");
+  parts_.devices->require(trainer->runs_on_accelerators(), "trainer.name", trainers().name_of(plan.trainer, "trainer"));
   const ModelCost cost = factory->cost();
   const std::uint64_t base = resident_bytes();
   const auto needed = static_cast<std::uint64_t>(std::max<std::int64_t>(0, cost.parameters)) * sizeof(float) * kModelArrays +
@@ -69,7 +70,8 @@ PlanCheck Workbench::build(const ClientPlan& plan) {
     check.unfit = "the plan needs about " + readable(check.memory_bytes) + " of memory (" + readable(base) + " for program and data), this client may use " + readable(parts_.memory_bytes);
     return check;
   }
-  auto model = factory->make(static_cast<std::uint64_t>(plan.seed));
+  parts_.devices->start_with(0);
+  auto model = parts_.devices->make_model(*factory, static_cast<std::uint64_t>(plan.seed));
   check.max_task_bytes = model->layout()->size() * sizeof(float);
   codec_ = codecs().create(plan.codec, "codec");
   codec_name_ = codecs().name_of(plan.codec, "codec");

@@ -12,6 +12,7 @@
 #include "client/participation_log.h"
 #include "client/session.h"
 #include "fl_core/config/plan.h"
+#include "fl_core/ml/accelerator.h"
 
 namespace fl {
 
@@ -35,6 +36,7 @@ struct WorkbenchParts {
   std::filesystem::path masked_rounds;         ///< the file of MaskedRounds; empty for none
   /// This device's identity in secure aggregation, read afresh. May throw ConfigError.
   std::function<std::shared_ptr<const Enrolment>()> enrol;
+  std::shared_ptr<Devices> devices = std::make_shared<Devices>();  ///< where the model is trained; the first is used
 };
 
 /// Model, trainer and codec of the plan, and the local data. Owned by the worker thread.

@@ -3,12 +3,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "fl_core/base/error.h"
 #include "fl_core/params/kernels.h"
 
 namespace fl {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
+
+/// Counts a step that was taken; false where its loss has diverged.
+bool count_step(double loss, std::size_t examples, TrainingResult& result) {
+  if (!std::isfinite(loss) || loss >= 0x1p20) return false;
+  ++result.steps;
+  result.metrics.examples += static_cast<std::int64_t>(examples);
+  result.metrics.loss_units += std::llround(loss * static_cast<double>(examples) / kLossUnit);
+  return true;
+}
 
 }  // namespace
 
@@ -50,10 +60,14 @@ std::int64_t LocalSgd::examples_for(std::size_t shard_size) const {
   return *options_.steps / per_epoch * size + *options_.steps % per_epoch * options_.batch_size;
 }
 
-bool LocalSgd::step(const TrainingJob& job, std::span<const std::uint32_t> examples, double rate, Rng& dropout,
+kernels::SgdStep LocalSgd::rule_of(std::uint32_t round) const {
+  return {static_cast<float>(options_.rate(round)), static_cast<float>(options_.momentum), 0.0F, static_cast<float>(options_.weight_decay), options_.nesterov};
+}
+
+bool LocalSgd::step(const TrainingJob& job, std::span<const std::uint32_t> examples, const kernels::SgdStep& rule, Rng& dropout,
                     const GradientHook& correct, TrainingResult& result) {
   const double loss = job.model.backward(batch_.gather(job.data, examples), dropout);
-  if (!std::isfinite(loss) || loss >= 0x1p20) return false;
+  if (!count_step(loss, examples.size(), result)) return false;
   const std::size_t count = job.model.layout()->weight_count();
   std::span<const float> gradient = job.model.gradient();
   if (correct || options_.clip_norm) {
@@ -65,37 +79,67 @@ bool LocalSgd::step(const TrainingJob& job, std::span<const std::uint32_t> examp
     }
     gradient = gradient_;
   }
-  const kernels::SgdStep step{static_cast<float>(rate), static_cast<float>(options_.momentum), 0.0F,
-                              static_cast<float>(options_.weight_decay), options_.nesterov};
-  kernels::sgd(step, job.model.weights().first(count), gradient, moment_);
-  ++result.steps;
-  const auto size = static_cast<double>(examples.size());
-  result.metrics.examples += static_cast<std::int64_t>(examples.size());
-  result.metrics.loss_units += std::llround(loss * size / kLossUnit);
+  kernels::sgd(rule, job.model.weights().first(count), gradient, moment_);
   return true;
 }
 
-TrainingResult LocalSgd::fit(const TrainingJob& job, const GradientHook& correct) {
-  TrainingResult result;
-  if (options_.momentum != 0) moment_.assign(job.model.layout()->weight_count(), 0.0F);
+/// Shuffles and calls new_order() once an epoch, and step(first, count) for each batch of order_ until it returns false or all is done.
+template <class NewOrder, class Step>
+void LocalSgd::each_batch(const TrainingJob& job, const NewOrder& new_order, const Step& step) {
   order_.assign(job.examples.begin(), job.examples.end());
   Rng shuffle(job.seed, Purpose::shuffle, job.round, job.client);
-  Rng dropout(job.seed, Purpose::dropout, job.round, job.client);
-  const double rate = options_.rate(job.round);
   const auto batch = static_cast<std::size_t>(options_.batch_size);
+  std::int64_t steps = 0;
   for (std::int64_t epoch = 0; options_.steps || epoch < options_.epochs; ++epoch) {
     shuffle.shuffle(order_);
+    new_order();
     for (std::size_t start = 0; start < order_.size(); start += batch) {
       if (job.should_stop && job.should_stop()) throw Interrupted("training was interrupted");
-      const auto part = std::span<const std::uint32_t>(order_).subspan(start, std::min(batch, order_.size() - start));
-      if (!step(job, part, rate, dropout, correct, result)) {
-        result.diverged = true;
-        return result;
-      }
-      if (options_.steps && result.steps == static_cast<std::uint64_t>(*options_.steps)) return result;
+      if (!step(start, std::min(batch, order_.size() - start))) return;
+      if (options_.steps && ++steps == *options_.steps) return;
     }
   }
+}
+
+TrainingResult LocalSgd::fit(const TrainingJob& job, const GradientHook& correct) {
+  if (job.model.resident() != nullptr) {
+    FL_CHECK(!correct, "a gradient hook for a model on an accelerator");
+    return fit_resident(job);
+  }
+  TrainingResult result;
+  if (options_.momentum != 0) moment_.assign(job.model.layout()->weight_count(), 0.0F);
+  const kernels::SgdStep rule = rule_of(job.round);
+  Rng dropout(job.seed, Purpose::dropout, job.round, job.client);
+  each_batch(job, [] {}, [&](std::size_t first, std::size_t count) {
+    result.diverged = !step(job, std::span<const std::uint32_t>(order_).subspan(first, count), rule, dropout, correct, result);
+    return !result.diverged;
+  });
   return result;
+}
+
+TrainingResult LocalSgd::fit_resident(const TrainingJob& job, float pull) {
+  ResidentModel& model = *job.model.resident();
+  TrainingResult result;
+  unsettled_.clear();
+  model.begin({rule_of(job.round), options_.clip_norm, pull});
+  Rng dropout(job.seed, Purpose::dropout, job.round, job.client);
+  each_batch(job, [&] { model.set_order(job.data, order_); }, [&](std::size_t first, std::size_t count) {
+    model.step(first, count, dropout);
+    unsettled_.push_back(count);
+    return unsettled_.size() < ResidentModel::kMostSteps || settle(model, result);
+  });
+  if (!result.diverged && settle(model, result)) model.finish();
+  return result;
+}
+
+/// Counts the steps whose losses are read only now, up to the first that has diverged.
+bool LocalSgd::settle(ResidentModel& model, TrainingResult& result) {
+  const std::vector<float> losses = model.losses();
+  for (std::size_t i = 0; i < losses.size() && !result.diverged; ++i) {
+    result.diverged = !count_step(static_cast<double>(losses[i]), unsettled_[i], result);
+  }
+  unsettled_.clear();
+  return !result.diverged;
 }
 
 }  // namespace fl

@@ -7,6 +7,7 @@
 #include "fl_core/ml/batches.h"
 #include "client/trainer/trainer.h"
 #include "fl_core/config/fields.h"
+#include "fl_core/ml/resident_model.h"
 
 namespace fl {
 
@@ -44,19 +45,27 @@ using GradientHook = std::function<void(const TrainingJob& job, std::span<float>
 class LocalSgd {
  public:
   explicit LocalSgd(const LocalSgdOptions& options) : options_(options) {}
+  /// On the processor, or without `correct` on an accelerator.
   TrainingResult fit(const TrainingJob& job, const GradientHook& correct = nullptr);
+  /// The same on the model's accelerator, with FedProx's pull of strength `pull`. What diverged is noticed up to ResidentModel::kMostSteps steps later.
+  TrainingResult fit_resident(const TrainingJob& job, float pull = 0);
   std::int64_t examples_for(std::size_t shard_size) const;
   const LocalSgdOptions& options() const { return options_; }
 
  private:
-  bool step(const TrainingJob& job, std::span<const std::uint32_t> examples, double rate, Rng& dropout,
+  template <class NewOrder, class Step>
+  void each_batch(const TrainingJob& job, const NewOrder& new_order, const Step& step);
+  kernels::SgdStep rule_of(std::uint32_t round) const;
+  bool step(const TrainingJob& job, std::span<const std::uint32_t> examples, const kernels::SgdStep& rule, Rng& dropout,
             const GradientHook& correct, TrainingResult& result);
+  bool settle(ResidentModel& model, TrainingResult& result);
 
   LocalSgdOptions options_;
   BatchBuffer batch_;
   std::vector<std::uint32_t> order_;
   std::vector<float> moment_;
   std::vector<float> gradient_;
+  std::vector<std::size_t> unsettled_;  ///< sizes of the batches whose losses were not read yet
 };
 
 }  // namespace fl

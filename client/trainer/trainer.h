@@ -46,6 +46,8 @@ class Trainer {
   /// Steps that fit() takes in any case, however many examples there are; 0 where that depends on them. Example-level
   /// privacy is counted by it.
   virtual std::uint64_t private_steps() const { return 0; }
+  /// Whether fit() takes a model on an accelerator (Model::resident()). Others are refused before a run begins.
+  virtual bool runs_on_accelerators() const { return false; }
 };
 
 using TrainerRegistry = Registry<Trainer>;

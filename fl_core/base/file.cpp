@@ -57,6 +57,9 @@ Container read_into(const std::filesystem::path& path, std::uint64_t limit_bytes
   return contents;
 }
 
+/// "runs/x" for "runs/x/": its parent is then another folder.
+std::filesystem::path without_slash(const std::filesystem::path& path) { return path.has_filename() ? path : path.parent_path(); }
+
 }  // namespace
 
 void fail_writing(const std::string& doing, const std::filesystem::path& path, int error) {
@@ -104,11 +107,20 @@ std::string read_text_file(const std::filesystem::path& path, std::uint64_t limi
   return read_into<std::string>(path, limit_bytes);
 }
 
-void make_folder(const std::filesystem::path& path) {
+std::filesystem::path make_folder(const std::filesystem::path& path) {
   std::error_code error;
+  std::filesystem::path topmost;
+  for (std::filesystem::path at = without_slash(path); !at.empty() && !std::filesystem::exists(at, error); at = at.parent_path()) topmost = at;
   std::filesystem::create_directories(path, error);
   if (error) fail_writing("create the folder", path, error.value());
   if (!std::filesystem::is_directory(path)) fail_writing("create the folder", path, ENOTDIR);
+  return topmost;
+}
+
+void remove_empty_folders(const std::filesystem::path& path, const std::filesystem::path& topmost) {
+  if (topmost.empty()) return;
+  std::error_code error;
+  for (std::filesystem::path at = without_slash(path); std::filesystem::remove(at, error) && at != topmost; at = at.parent_path()) continue;
 }
 
 }  // namespace fl

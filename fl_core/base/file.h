@@ -26,7 +26,9 @@ std::string read_text_file(const std::filesystem::path& path, std::uint64_t limi
 /// Throws the IoError of a write that the system refused: "cannot DOING PATH: cause", with what to do about it.
 [[noreturn]] void fail_writing(const std::string& doing, const std::filesystem::path& path, int error);
 
-/// Creates a folder and its parents. Throws IoError.
-void make_folder(const std::filesystem::path& path);
+/// Creates a folder and its parents. Returns the topmost one that was not there before; empty when all were. Throws IoError.
+std::filesystem::path make_folder(const std::filesystem::path& path);
+/// Undoes what make_folder() did: removes `path` and its parents up to `topmost`, as far as they are empty. Does nothing without `topmost`.
+void remove_empty_folders(const std::filesystem::path& path, const std::filesystem::path& topmost);
 
 }  // namespace fl

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "fl_core/base/error.h"
+#include "fl_core/config/device.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/registry.h"
 
@@ -87,6 +88,7 @@ void Experiment::fields(Fields& f) {
   f.component("partition", partition, "partition", "which examples belong to which client");
   f.component("model", model, "model", "the model: a preset, a spec, or a registered module");
   f.component("trainer", trainer, "trainer", "how a client trains");
+  f.text("device", device, "where models are trained and measured: cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 that workers are spread over; bits repeat on one type of device");
   f.component("codec", codec, "codec", "how updates are encoded");
   f.component("strategy", strategy, "strategy", "how updates become the next model");
   f.component("sampler", sampler, "sampler", "how a cohort is chosen");
@@ -138,6 +140,7 @@ void check_secure_aggregation(const Experiment& e) {
 
 void check_together(const Experiment& e) {
   check_name(e.name);
+  gpus_of(e.device, "device");
   if (e.round.minimum_updates > e.round.cohort) {
     bad_value("round.minimum_updates", e.round.minimum_updates, "at most round.cohort (" + std::to_string(e.round.cohort) + ")");
   }
@@ -174,7 +177,9 @@ Experiment load_experiment(const std::filesystem::path& path, const std::vector<
 
 nlohmann::json to_json(const Experiment& experiment) {
   Experiment copy = experiment;
-  return write_fields([&](Fields& f) { copy.fields(f); });
+  nlohmann::json document = write_fields([&](Fields& f) { copy.fields(f); });
+  if (copy.device == "cpu") document.erase("device");
+  return document;
 }
 
 nlohmann::json experiment_schema() {

@@ -100,6 +100,7 @@ struct Experiment {
   nlohmann::json partition;
   nlohmann::json model;
   nlohmann::json trainer;
+  std::string device = "cpu";  ///< see gpus_of() in fl_core/config/device.h
   nlohmann::json codec = {{"name", "identity"}};
   nlohmann::json strategy = {{"name", "fedavg"}};
   nlohmann::json sampler = {{"name", "uniform"}};
@@ -119,7 +120,8 @@ struct Experiment {
 Experiment parse_experiment(const nlohmann::json& document, const std::string& source);
 /// Reads a file and applies `--set path=value` settings before validation.
 Experiment load_experiment(const std::filesystem::path& path, const std::vector<std::string>& settings);
-/// The resolved experiment: parse_experiment(to_json(e)) == e.
+/// The resolved experiment: parse_experiment(to_json(e)) == e. Without "device" for the processor, as it was before there were others: runs
+/// are recognised by this text.
 nlohmann::json to_json(const Experiment& experiment);
 /// Every key with type, default, unit and meaning, and every component of every kind that the program links.
 nlohmann::json experiment_schema();

@@ -4,12 +4,15 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "fl_core/base/error.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/ml/dense_network.h"
 #include "fl_core/ml/ghost_network.h"
+#include "fl_core/ml/torch_accelerator.h"
+#include "fl_core/ml/torch_max_pool.h"
 #include "fl_core/ml/torch_model.h"
 
 namespace fl {
@@ -62,6 +65,17 @@ class DenseRunBackward final : public torch::autograd::Node {
   std::shared_ptr<const DenseRun> run_;
 };
 
+/// LibTorch 1 and the first of 2 share nodes by shared_ptr, later ones by an intrusive pointer of their own: `Pointer` is what edges hold. All
+/// is a parameter here, so that only the branch which this LibTorch has is compiled.
+template <class Pointer, class Node = DenseRunBackward>
+auto make_node(const std::shared_ptr<const DenseRun>& run) {
+  if constexpr (std::is_same_v<Pointer, std::shared_ptr<torch::autograd::Node>>) {
+    return std::shared_ptr<Node>(new Node(run), [](auto* last) { deleteNode(last); });
+  } else {
+    return c10::make_intrusive<Node>(run);
+  }
+}
+
 Tensor forward_dense(const std::shared_ptr<const DenseRun>& run, const Tensor& x) {
   const bool recording = torch::GradMode::is_enabled();
   const torch::NoGradGuard no_grad;
@@ -74,7 +88,7 @@ Tensor forward_dense(const std::shared_ptr<const DenseRun>& run, const Tensor& x
   }
   if (!recording) return y;
   activations.push_back(y.detach());
-  const std::shared_ptr<DenseRunBackward> node(new DenseRunBackward(run), torch::autograd::deleteNode);
+  const auto node = make_node<decltype(torch::autograd::Edge::function)>(run);
   node->activations = std::move(activations);
   // collect_next_edges() gives nothing to follow unless recording is on.
   const torch::AutoGradMode on(true);
@@ -93,7 +107,7 @@ Tensor batch_norm(const Tensor& x, const StageSpec::BatchNorm& norm, const std::
 }
 
 Tensor lstm(const Tensor& x, const StageSpec::Lstm& spec, const std::vector<Tensor>& slots, bool training) {
-  const Tensor start = torch::zeros({spec.layers, x.size(0), spec.hidden});
+  const Tensor start = torch::zeros({spec.layers, x.size(0), spec.hidden}, x.options());
   const Tensor states = std::get<0>(at::lstm(x, {start, start}, slots, true, spec.layers, 0.0, training, false, true));
   return spec.whole_sequence ? states : states.select(1, states.size(1) - 1);
 }
@@ -102,7 +116,7 @@ Operation pool(const StageSpec::Pool& spec) {
   if (spec.global) return [](Tensor x, ForwardContext&) { return at::mean(x, {2, 3}); };
   const std::array<std::int64_t, 2> kernel{spec.kernel, spec.kernel}, stride{spec.stride, spec.stride},
       padding{spec.padding, spec.padding};
-  if (spec.max) return [=](Tensor x, ForwardContext&) { return at::max_pool2d(x, kernel, stride, padding); };
+  if (spec.max) return [=](Tensor x, ForwardContext&) { return max_pool(x, spec.kernel, spec.stride, spec.padding); };
   return [=](Tensor x, ForwardContext&) { return at::avg_pool2d(x, kernel, stride, padding); };
 }
 
@@ -128,11 +142,11 @@ Overload(Cases...) -> Overload<Cases...>;
 
 class ArchitectureModel final : public TorchModel {
  public:
-  ArchitectureModel(std::shared_ptr<const Architecture> architecture, std::uint64_t seed)
-      : TorchModel(architecture->layout, architecture->shape, "spec"), architecture_(std::move(architecture)) {
+  ArchitectureModel(std::shared_ptr<const Architecture> architecture, std::uint64_t seed, std::shared_ptr<TorchAccelerator> accelerator)
+      : TorchModel(architecture->layout, architecture->shape, "spec", std::move(accelerator)), architecture_(std::move(architecture)) {
     initialise(*architecture_, seed, weights());
     operations_ = build(architecture_->stages);
-    dense_ = DenseNetwork::of(*architecture_);
+    if (resident() == nullptr) dense_ = DenseNetwork::of(*architecture_);
   }
 
   double backward(const Batch& batch, Rng& rng) override {
@@ -156,6 +170,7 @@ class ArchitectureModel final : public TorchModel {
 
 std::size_t ArchitectureModel::clipped_backward(const Batch& batch, double clip_norm, Rng& rng) {
   FL_CHECK(!batch.labels.empty(), "clipped_backward on an empty batch");
+  FL_CHECK(resident() == nullptr, "clipped_backward runs on the processor only");
   if (!by_example_) {
     by_example_.emplace(*architecture_, ghost::SlotViews{[this](std::size_t slot) { return weight_view(slot); },
                                                          [this](std::size_t slot) { return gradient_view(slot); }});
@@ -263,6 +278,11 @@ class ArchitectureFactory final : public ModelFactory {
       : architecture_(std::make_shared<const Architecture>(std::move(architecture))) {}
 
   std::unique_ptr<Model> make(std::uint64_t seed) const override { return make_architecture_model(architecture_, seed); }
+  std::unique_ptr<Model> make_on(std::uint64_t seed, const std::shared_ptr<Accelerator>& accelerator) const override {
+    auto device = std::dynamic_pointer_cast<TorchAccelerator>(accelerator);
+    FL_CHECK(device != nullptr, "an accelerator that LibTorch does not drive");
+    return make_architecture_model(architecture_, seed, std::move(device));
+  }
   ModelCost cost() const override { return architecture_->cost; }
 
  private:
@@ -294,8 +314,9 @@ std::unique_ptr<ModelFactory> make_spec(const SpecOptions& options, const ModelC
 
 }  // namespace
 
-std::unique_ptr<Model> make_architecture_model(std::shared_ptr<const Architecture> architecture, std::uint64_t seed) {
-  return std::make_unique<ArchitectureModel>(std::move(architecture), seed);
+std::unique_ptr<Model> make_architecture_model(std::shared_ptr<const Architecture> architecture, std::uint64_t seed,
+                                               std::shared_ptr<TorchAccelerator> accelerator) {
+  return std::make_unique<ArchitectureModel>(std::move(architecture), seed, std::move(accelerator));
 }
 
 bool register_preset(const std::string& name, const std::string& text) {

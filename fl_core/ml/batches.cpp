@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "fl_core/ml/resident_model.h"
+
 namespace fl {
 
 Batch BatchBuffer::gather(const Dataset& data, std::span<const std::uint32_t> examples) {
@@ -17,6 +19,7 @@ Batch BatchBuffer::gather(const Dataset& data, std::span<const std::uint32_t> ex
 
 Evaluation evaluate_examples(Model& model, const Dataset& data, std::span<const std::uint32_t> examples,
                              std::size_t batch_size) {
+  if (ResidentModel* const resident = model.resident()) return resident->evaluate(data, examples, batch_size);
   BatchBuffer buffer;
   Evaluation sums;
   for (std::size_t start = 0; start < examples.size(); start += batch_size) {

@@ -5,6 +5,7 @@
 
 #include "fl_core/base/error.h"
 #include "fl_core/ml/ghost_stage.h"
+#include "fl_core/ml/torch_max_pool.h"
 #include "fl_core/params/kernels.h"
 
 namespace fl::ghost {
@@ -90,7 +91,13 @@ class Pool final : public Stage {
     input_ = x;
     if (spec_.global) return at::mean(x, {2, 3});
     if (!spec_.max) return at::avg_pool2d(x, kernel_, stride_, padding_);
+    ours_ = MaxPool::covers(x, spec_.kernel, spec_.stride, spec_.padding);
     Tensor y;
+    if (ours_) {
+      MaxPool::Result result = MaxPool{spec_.kernel, spec_.stride}.forward(x, true);
+      indices_ = std::move(result.places);
+      return result.values;
+    }
     std::tie(y, indices_) = at::max_pool2d_with_indices(x, kernel_, stride_, padding_);
     return y;
   }
@@ -101,6 +108,7 @@ class Pool final : public Stage {
       return (flowing / area).view({input.size(0), input.size(1), 1, 1}).expand_as(input).contiguous();
     }
     if (!spec_.max) return at::avg_pool2d_backward(flowing, input, kernel_, stride_, padding_, false, true, c10::nullopt);
+    if (ours_) return MaxPool{spec_.kernel, spec_.stride}.backward(flowing, std::exchange(indices_, {}), input.sizes());
     const std::array<std::int64_t, 2> dilation{1, 1};
     return at::max_pool2d_with_indices_backward(flowing, input, kernel_, stride_, padding_, dilation, false,
                                                 std::exchange(indices_, {}));
@@ -110,6 +118,7 @@ class Pool final : public Stage {
   StageSpec::Pool spec_;
   std::array<std::int64_t, 2> kernel_, stride_, padding_;
   Tensor input_, indices_;
+  bool ours_ = false;  ///< indices_ are MaxPool's places
 };
 
 class Flatten final : public Stage {

@@ -10,6 +10,10 @@ std::size_t Model::clipped_backward(const Batch&, double, Rng&) {
   throw ConfigError("this model gives no gradients of single examples, which dp_sgd needs; choose one that is made of stages");
 }
 
+std::unique_ptr<Model> ModelFactory::make_on(std::uint64_t, const std::shared_ptr<Accelerator>&) const {
+  throw ConfigError("model.name: this model runs on the cpu only; set \"device\" to \"cpu\", or choose another");
+}
+
 namespace {
 
 std::int64_t sum(const std::vector<std::int64_t>& values) {

@@ -15,6 +15,9 @@
 
 namespace fl {
 
+class Accelerator;
+class ResidentModel;
+
 /// A mini-batch that its owner (trainer, evaluator) keeps alive during the call. `inputs` has labels.size() rows of
 /// input_size() floats.
 struct Batch {
@@ -55,6 +58,9 @@ class Model {
   virtual std::size_t clipped_backward(const Batch& batch, double clip_norm, Rng& rng);
   /// Forward in evaluation mode; adds to nothing, returns the sums.
   virtual Evaluation evaluate(const Batch& batch) = 0;
+  /// How to train and measure without copies, for a model on an accelerator (all of the above works there too, with copies both ways, but for
+  /// clipped_backward()); null for one on the processor.
+  virtual ResidentModel* resident() { return nullptr; }
 };
 
 /// What a model costs, as `fl plan` prints it. FLOPs count a multiply-add as two.
@@ -71,6 +77,8 @@ class ModelFactory {
   virtual ~ModelFactory() = default;
   /// A fresh model whose initial weights depend on `seed` only.
   virtual std::unique_ptr<Model> make(std::uint64_t seed) const = 0;
+  /// The same model, with the same initial weights, on an accelerator; its resident() is not null. Throws ConfigError where it cannot run there.
+  virtual std::unique_ptr<Model> make_on(std::uint64_t seed, const std::shared_ptr<Accelerator>& accelerator) const;
   virtual ModelCost cost() const = 0;
 };
 

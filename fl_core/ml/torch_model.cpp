@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "fl_core/base/error.h"
+#include "fl_core/ml/torch_accelerator.h"
+#include "fl_core/ml/torch_resident.h"
 
 namespace fl {
 namespace {
@@ -36,11 +38,15 @@ bool draws_globally(const torch::nn::Module& module) {
          draws<torch::nn::FeatureAlphaDropoutImpl>(module) || module.as<torch::nn::RReLUImpl>() != nullptr;
 }
 
+/// A copy on a GPU that does not make the caller wait.
+torch::Tensor copied_to(torch::Device device, const torch::Tensor& host) { return host.pin_memory().to(device, /*non_blocking=*/true); }
+
 }  // namespace
 
 torch::Tensor dropout(const torch::Tensor& input, double probability, ForwardContext& context) {
   if (!context.training || probability == 0) return input;
-  return input * dropout_mask(input.sizes(), probability, context.rng);
+  const torch::Tensor mask = dropout_mask(input.sizes(), probability, context.rng);
+  return input * (input.is_cpu() ? mask : copied_to(input.device(), mask));
 }
 
 torch::Tensor dropout_mask(at::IntArrayRef sizes, double probability, Rng& rng) {
@@ -53,7 +59,7 @@ torch::Tensor dropout_mask(at::IntArrayRef sizes, double probability, Rng& rng) 
   return mask;
 }
 
-TorchModel::TorchModel(SharedLayout layout, ExampleShape shape, std::string name)
+TorchModel::TorchModel(SharedLayout layout, ExampleShape shape, std::string name, std::shared_ptr<TorchAccelerator> accelerator)
     : layout_(std::move(layout)),
       shape_(std::move(shape)),
       name_(std::move(name)),
@@ -61,21 +67,48 @@ TorchModel::TorchModel(SharedLayout layout, ExampleShape shape, std::string name
       gradient_(layout_->weight_count()),
       input_sizes_{0} {
   input_sizes_.insert(input_sizes_.end(), shape_.input.begin(), shape_.input.end());
+  if (!accelerator) return;
+  TorchResident::Network network;
+  network.backward = [this](const torch::Tensor& inputs, const torch::Tensor& labels, Rng& rng) { return loss_of(inputs, labels, rng); };
+  network.logits = [this](const torch::Tensor& inputs) {
+    Rng unused(0, Purpose::evaluation);
+    ForwardContext context{false, unused};
+    return logits_of(inputs, context);
+  };
+  resident_ = std::make_unique<TorchResident>(std::move(accelerator), weights_.span(), layout_->weight_count(), shape_, std::move(network));
+}
+
+TorchModel::~TorchModel() = default;
+
+std::span<float> TorchModel::weights() {
+  if (resident_) resident_->host_changes();
+  return weights_.span();
+}
+
+ResidentModel* TorchModel::resident() { return resident_.get(); }
+
+torch::Tensor TorchModel::host_view(std::size_t slot) {
+  const Slot& place = layout_->slots()[slot];
+  return torch::from_blob(weights_.data() + place.offset, place.shape, torch::kFloat);
 }
 
 torch::Tensor TorchModel::weight_view(std::size_t slot) {
+  if (!resident_) return host_view(slot);
   const Slot& place = layout_->slots()[slot];
-  return torch::from_blob(weights_.data() + place.offset, place.shape, torch::kFloat);
+  // Not a slice: its version would be that of all weights, and a statistic that moves would make autograd refuse the others.
+  return torch::from_blob(resident_->weights().data_ptr<float>() + place.offset, place.shape, resident_->accelerator().floats());
 }
 
 torch::Tensor TorchModel::gradient_view(std::size_t slot) {
   const Slot& place = layout_->slots()[slot];
   FL_CHECK(place.kind == SlotKind::weight, "slot '" + place.name + "' has no gradient");
+  if (resident_) return torch::from_blob(resident_->gradient().data_ptr<float>() + place.offset, place.shape, resident_->accelerator().floats());
   return torch::from_blob(gradient_.data() + place.offset, place.shape, torch::kFloat);
 }
 
 void TorchModel::collect_from(std::size_t slot, torch::Tensor parameter) {
-  float* const weights = weights_.data() + layout_->slots()[slot].offset;
+  float* const all = resident_ ? resident_->weights().data_ptr<float>() : weights_.data();
+  float* const weights = all + layout_->slots()[slot].offset;
   FL_CHECK(parameter.requires_grad() && parameter.data_ptr<float>() == weights, "a parameter that is no view of its slot");
   collected_.push_back({std::move(parameter), gradient_view(slot), weights});
 }
@@ -87,11 +120,12 @@ torch::Tensor TorchModel::inputs_of(const Batch& batch) {
   return torch::from_blob(const_cast<float*>(batch.inputs.data()), input_sizes_, torch::kFloat);
 }
 
-torch::Tensor TorchModel::logits_of(const Batch& batch, ForwardContext& context) {
-  torch::Tensor logits = forward(inputs_of(batch), context);
-  if (logits.dim() != 2 || logits.size(0) != input_sizes_[0] || logits.size(1) != shape_.classes) {
+torch::Tensor TorchModel::logits_of(torch::Tensor inputs, ForwardContext& context) {
+  const std::int64_t rows = inputs.size(0);
+  torch::Tensor logits = forward(std::move(inputs), context);
+  if (logits.dim() != 2 || logits.size(0) != rows || logits.size(1) != shape_.classes) {
     throw ConfigError("model '" + name_ + "': its forward pass gives " + text(logits.sizes()) + ", expected [rows, classes] = [" +
-                      std::to_string(input_sizes_[0]) + ", " + std::to_string(shape_.classes) + "]");
+                      std::to_string(rows) + ", " + std::to_string(shape_.classes) + "]");
   }
   return logits;
 }
@@ -103,14 +137,29 @@ torch::Tensor TorchModel::labels_of(const Batch& batch) const {
 
 double TorchModel::backward(const Batch& batch, Rng& rng) {
   FL_CHECK(!batch.labels.empty(), "backward on an empty batch");
+  if (resident_) return resident_->backward_once(batch, rng, gradient_.span());
+  return static_cast<double>(loss_of(inputs_of(batch), labels_of(batch), rng).item<float>());
+}
+
+/// Forward and backward where the tensors are; the gradient is left in its array.
+torch::Tensor TorchModel::loss_of(const torch::Tensor& inputs, const torch::Tensor& labels, Rng& rng) {
   const torch::AutoGradMode recording(true);
   // A step that threw may have left gradients behind, and autograd would add to them.
   for (Collected& one : collected_) one.parameter.mutable_grad().reset();
   ForwardContext context{true, rng};
-  const torch::Tensor loss = at::cross_entropy_loss(logits_of(batch, context), labels_of(batch));
+  torch::Tensor loss = at::cross_entropy_loss(logits_of(inputs, context), labels);
   loss.backward();
   collect_gradients();
-  return static_cast<double>(loss.item<float>());
+  return loss;
+}
+
+void TorchModel::try_out_resident() {
+  const std::vector<float> zeros(2 * shape_.input_size());
+  const std::vector<std::int64_t> labels(2);
+  const std::vector<float> before(weights_.span().begin(), weights_.span().end());
+  Rng rng(0, Purpose::dropout);
+  resident_->backward_once({zeros, labels}, rng, gradient_.span());
+  std::copy(before.begin(), before.end(), weights().begin());
 }
 
 void TorchModel::collect_gradients() {
@@ -119,6 +168,9 @@ void TorchModel::collect_gradients() {
     const torch::Tensor fresh = std::exchange(one.parameter.mutable_grad(), torch::Tensor());
     if (!fresh.defined()) {
       one.gradient.zero_();  // forward() did not use this parameter
+    } else if (resident_) {
+      const torch::NoGradGuard no_grad;
+      one.gradient.copy_(fresh.layout() == torch::kStrided ? fresh : fresh.to_dense());
     } else if (fresh.layout() == torch::kStrided && fresh.is_contiguous()) {
       std::memcpy(one.gradient.data_ptr<float>(), fresh.data_ptr<float>(), static_cast<std::size_t>(fresh.numel()) * sizeof(float));
     } else {
@@ -133,10 +185,11 @@ Evaluation TorchModel::evaluate(const Batch& batch) {
   sums.correct.resize(static_cast<std::size_t>(shape_.classes));
   sums.examples.resize(static_cast<std::size_t>(shape_.classes));
   if (batch.labels.empty()) return sums;
+  if (resident_) return resident_->evaluate_once(batch);
   const torch::NoGradGuard no_grad;
   Rng unused(0, Purpose::evaluation);
   ForwardContext context{false, unused};
-  const torch::Tensor logits = logits_of(batch, context).contiguous();
+  const torch::Tensor logits = logits_of(inputs_of(batch), context).contiguous();
   const torch::Tensor losses = at::cross_entropy_loss(logits, labels_of(batch), {}, at::Reduction::None);
   const float* const loss = losses.data_ptr<float>();
   const float* row = logits.data_ptr<float>();
@@ -160,21 +213,27 @@ namespace {
 /// A user's module whose parameters and float buffers were moved into the flat arrays.
 class ModuleModel final : public TorchModel {
  public:
-  ModuleModel(const std::shared_ptr<TorchModule>& module, const ExampleShape& shape, const std::string& name)
-      : TorchModel(layout_of(*module, name), shape, name), module_(module) {
+  ModuleModel(const std::shared_ptr<TorchModule>& module, const ExampleShape& shape, const std::string& name,
+              const std::shared_ptr<TorchAccelerator>& accelerator = nullptr)
+      : TorchModel(layout_of(*module, name), shape, name, accelerator), module_(module) {
     std::size_t slot = 0;
     const auto adopt = [&](torch::Tensor tensor) {
-      torch::Tensor view = weight_view(slot);
-      view.copy_(tensor.detach());
-      tensor.set_data(view);
+      host_view(slot).copy_(tensor.detach());
+      tensor.set_data(weight_view(slot));
       if (tensor.requires_grad()) collect_from(slot, tensor);
       ++slot;
     };
     for (const auto& parameter : module_->named_parameters()) adopt(parameter.value());
     for (const auto& buffer : module_->named_buffers()) {
-      if (buffer.value().scalar_type() == torch::kFloat) adopt(buffer.value());
+      if (buffer.value().scalar_type() == torch::kFloat) {
+        adopt(buffer.value());
+      } else if (accelerator) {
+        torch::Tensor other = buffer.value();
+        other.set_data(other.to(accelerator->device()));
+      }
     }
     module_->train(training_);
+    if (accelerator) try_out_resident();
   }
 
  private:
@@ -247,6 +306,15 @@ class ModuleFactory final : public ModelFactory {
 
   std::unique_ptr<Model> make(std::uint64_t seed) const override {
     return std::make_unique<ModuleModel>(make_seeded(make_, shape_, seed), shape_, name_);
+  }
+  std::unique_ptr<Model> make_on(std::uint64_t seed, const std::shared_ptr<Accelerator>& accelerator) const override {
+    auto device = std::dynamic_pointer_cast<TorchAccelerator>(accelerator);
+    FL_CHECK(device != nullptr, "an accelerator that LibTorch does not drive");
+    try {
+      return std::make_unique<ModuleModel>(make_seeded(make_, shape_, seed), shape_, name_, device);
+    } catch (const c10::Error& error) {
+      throw ConfigError("model.name: the module '" + name_ + "' does not work on " + device->name() + ": " + first_line(error.what_without_backtrace()));
+    }
   }
   ModelCost cost() const override { return cost_; }
 

@@ -13,6 +13,9 @@
 
 namespace fl {
 
+class TorchAccelerator;
+class TorchResident;
+
 /// What a forward pass needs to know besides its input.
 struct ForwardContext {
   bool training;  ///< false in evaluation: no dropout, BatchNorm uses its running statistics
@@ -20,7 +23,8 @@ struct ForwardContext {
 };
 
 /// Inverted dropout from the keyed generator: in training each element becomes 0 with `probability` (a multiple of
-/// 2^-32), the others are divided by 1 - probability; in evaluation `input` itself. One draw an element, in memory order.
+/// 2^-32), the others are divided by 1 - probability; in evaluation `input` itself. One draw an element, in memory order: on a GPU the same
+/// mask, which is copied there.
 torch::Tensor dropout(const torch::Tensor& input, double probability, ForwardContext& context);
 /// What dropout multiplies with in training: 0, or 1 / (1 - probability).
 torch::Tensor dropout_mask(at::IntArrayRef sizes, double probability, Rng& rng);
@@ -28,28 +32,33 @@ torch::Tensor dropout_mask(at::IntArrayRef sizes, double probability, Rng& rng);
 /// A model that LibTorch runs: everything but forward(). The layout's tensors are views into one aligned array of weights,
 /// so an optimizer moves the network by moving floats. Gradients end in a second array: autograd hands each one over as a
 /// fresh tensor (it never accumulates) and it is copied once, which is faster than clearing and adding in place.
+/// On an accelerator both arrays are there, and weights() is the host's copy of the first.
 class TorchModel : public Model {
  public:
+  ~TorchModel() override;
   TorchModel(const TorchModel&) = delete;
   TorchModel& operator=(const TorchModel&) = delete;
 
   const SharedLayout& layout() const final { return layout_; }
-  std::span<float> weights() final { return weights_.span(); }
+  std::span<float> weights() final;
   std::span<const float> gradient() const final { return gradient_.span(); }
   double backward(const Batch& batch, Rng& rng) override;
   Evaluation evaluate(const Batch& batch) final;
+  ResidentModel* resident() final;
 
  protected:
-  /// All weights start as zero. `name` is for errors.
-  TorchModel(SharedLayout layout, ExampleShape shape, std::string name);
+  /// All weights start as zero. `name` is for errors. Without an accelerator it runs on the processor.
+  TorchModel(SharedLayout layout, ExampleShape shape, std::string name, std::shared_ptr<TorchAccelerator> accelerator = nullptr);
 
   /// Inputs [rows, shape.input…] (token ids come as floats) -> logits [rows, classes]. In training gradients are recorded.
   virtual torch::Tensor forward(torch::Tensor inputs, ForwardContext& context) = 0;
 
   /// The batch's inputs as a tensor [rows, shape.input…] that views them. Nothing may write to it.
   torch::Tensor inputs_of(const Batch& batch);
-  /// A new view of slot i's weights, which records no gradient.
+  /// A new view of slot i's weights where the model runs, which records no gradient.
   torch::Tensor weight_view(std::size_t slot);
+  /// The same in weights().
+  torch::Tensor host_view(std::size_t slot);
   /// A new view of where slot i's gradient ends. REQUIRES: a weight slot.
   torch::Tensor gradient_view(std::size_t slot);
   /// The flat gradient, for whoever computes all of it.
@@ -57,6 +66,8 @@ class TorchModel : public Model {
   /// Says that `parameter`, which views slot i, takes part in autograd; its gradient is collected after each backward.
   /// A weight slot without a parameter keeps a gradient of zero unless forward() arranges to write gradient_view(i).
   void collect_from(std::size_t slot, torch::Tensor parameter);
+  /// Trains on two examples of zeros and throws the result away, where LibTorch says with a c10::Error what the accelerator lacks.
+  void try_out_resident();
 
  private:
   struct Collected {
@@ -65,7 +76,8 @@ class TorchModel : public Model {
     float* weights;          ///< where the parameter must still point after a step
   };
 
-  torch::Tensor logits_of(const Batch& batch, ForwardContext& context);
+  torch::Tensor logits_of(torch::Tensor inputs, ForwardContext& context);
+  torch::Tensor loss_of(const torch::Tensor& inputs, const torch::Tensor& labels, Rng& rng);
   torch::Tensor labels_of(const Batch& batch) const;
   void collect_gradients();
 
@@ -76,6 +88,7 @@ class TorchModel : public Model {
   AlignedArray<float> gradient_;
   std::vector<Collected> collected_;
   std::vector<std::int64_t> input_sizes_;  ///< [rows, shape.input…]
+  std::unique_ptr<TorchResident> resident_;  ///< null on the processor
 };
 
 /// A network of your own in C++: derive from this, register submodules in the constructor as with any torch::nn::Module,

@@ -40,6 +40,20 @@ int intra_op_threads() { return at::get_num_threads(); }
 
 std::string torch_version() { return TORCH_VERSION; }
 
+GpuSupport gpu_support() {
+  GpuSupport support;
+  support.cuda = at::Context::hasCUDART();
+  if (!support.cuda) {
+    support.text = "none: this LibTorch has no CUDA, models run on the cpu (docs/gpu.md)";
+    return support;
+  }
+  support.gpus = static_cast<int>(torch::cuda::device_count());
+  const long version = at::Context::versionCUDART();  // 13020 is 13.2
+  support.text = std::to_string(support.gpus) + " for CUDA " + std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10) +
+                 (support.gpus == 0 ? ", models run on the cpu" : "; use one with --set device=cuda");
+  return support;
+}
+
 BlasSpeed measure_blas() {
   using Clock = std::chrono::steady_clock;
   limit_threads_of_this_worker();

@@ -19,6 +19,15 @@ int intra_op_threads();
 /// The version of the LibTorch that this program was built with, e.g. "1.13.1".
 std::string torch_version();
 
+/// What LibTorch can do with GPUs, for `fl doctor` and errors.
+struct GpuSupport {
+  bool cuda = false;  ///< LibTorch was built with CUDA
+  int gpus = 0;       ///< that CUDA finds here
+  std::string text;   ///< in words
+};
+/// Loads nothing onto a GPU.
+GpuSupport gpu_support();
+
 /// How fast LibTorch multiplies matrices, for `fl doctor`: without an optimised BLAS training is 3-45 times slower.
 struct BlasSpeed {
   double gflops = 0;    ///< best of several 512×512×512 float products on one thread

@@ -1,6 +1,7 @@
 #include "fl_core/params/exact_sum.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
@@ -10,8 +11,9 @@
 namespace fl {
 namespace {
 
-/// Floats a block: delta and sums of one block (12 bytes each) stay in a 256 KiB cache, so undoing one is cheap.
+/// Floats a block: its sums (128 KiB) stay in a second-level cache while deltas stream past.
 constexpr std::size_t kBlock = 16 * 1024;
+constexpr std::size_t kAtOnce = 4;
 
 }  // namespace
 
@@ -27,24 +29,56 @@ int ExactSum::shift_of(std::uint64_t max_terms, int bound_bits, int coarser) {
   return std::min(51 - term_bits, 63 - term_bits - log2_terms) - coarser;
 }
 
+double ExactSum::scale_of(const ExactTerm& term) const { return std::ldexp(static_cast<double>(term.weight), shift_); }
+double ExactSum::divisor() const { return std::ldexp(static_cast<double>(total_weight_), shift_); }
+
 ExactSumError ExactSum::add(std::span<const float> values, std::uint32_t weight) {
-  FL_CHECK(values.size() == size(), "ExactSum::add: wrong length");
-  FL_CHECK(weight >= 1 && weight <= kMaxWeight, "ExactSum::add: weight out of range");
-  FL_CHECK(terms_ < max_terms_, "ExactSum::add: more terms than announced");
-  const double scale = std::ldexp(static_cast<double>(weight), shift_);
+  const ExactTerm term{values, weight};
+  ExactSumError error{};
+  add_all({&term, 1}, {&error, 1});
+  return error;
+}
+
+void ExactSum::add_all(std::span<const ExactTerm> terms, std::span<ExactSumError> errors) {
+  FL_CHECK(errors.size() == terms.size() && terms_ + terms.size() <= max_terms_, "ExactSum::add: more terms than announced");
+  for (std::size_t i = 0; i < terms.size(); ++i) {
+    FL_CHECK(terms[i].values.size() == size(), "ExactSum::add: wrong length");
+    FL_CHECK(terms[i].weight >= 1 && terms[i].weight <= kMaxWeight, "ExactSum::add: weight out of range");
+    errors[i] = ExactSumError::none;
+  }
   const auto bound = static_cast<float>(std::ldexp(1.0, bound_bits_));
   const auto sums = sums_.span();
-  for (std::size_t start = 0; start < values.size(); start += kBlock) {
-    const std::size_t count = std::min(kBlock, values.size() - start);
-    const auto block = values.subspan(start, count);
-    if (!kernels::exact_add(block, scale, bound, sums.subspan(start, count))) {
-      kernels::exact_subtract(values.first(start + count), scale, sums.first(start + count));
-      return kernels::all_finite(values) ? ExactSumError::out_of_bound : ExactSumError::not_finite;
+  for (std::size_t start = 0; start < size(); start += kBlock) {
+    const auto block = sums.subspan(start, std::min(kBlock, size() - start));
+    const auto take_out = [&](std::size_t i) {
+      kernels::exact_subtract(terms[i].values.first(start + block.size()), scale_of(terms[i]), sums.first(start + block.size()));
+      errors[i] = kernels::all_finite(terms[i].values) ? ExactSumError::out_of_bound : ExactSumError::not_finite;
+    };
+    std::array<std::size_t, kAtOnce> group{};
+    std::array<const float*, kAtOnce> deltas{};
+    std::array<double, kAtOnce> scales{};
+    std::size_t grouped = 0;
+    for (std::size_t i = 0; i < terms.size(); ++i) {
+      if (errors[i] != ExactSumError::none) continue;  // an earlier block had its bad value
+      group[grouped] = i;
+      deltas[grouped] = terms[i].values.data() + start;
+      scales[grouped] = scale_of(terms[i]);
+      if (++grouped < kAtOnce) continue;
+      const std::uint32_t bad = kernels::exact_add_four(deltas, scales, bound, block);
+      for (std::size_t k = 0; k < kAtOnce; ++k) {
+        if ((bad >> k & 1U) != 0) take_out(group[k]);
+      }
+      grouped = 0;
+    }
+    for (std::size_t k = 0; k < grouped; ++k) {
+      if (!kernels::exact_add({deltas[k], block.size()}, scales[k], bound, block)) take_out(group[k]);
     }
   }
-  ++terms_;
-  total_weight_ += weight;
-  return ExactSumError::none;
+  for (std::size_t i = 0; i < terms.size(); ++i) {
+    if (errors[i] != ExactSumError::none) continue;
+    ++terms_;
+    total_weight_ += terms[i].weight;
+  }
 }
 
 void ExactSum::subtract(std::span<const float> values, std::uint32_t weight) {
@@ -79,8 +113,19 @@ void ExactSum::merge(const ExactSum& other) {
 
 void ExactSum::mean(std::span<float> out) const {
   FL_CHECK(out.size() == size() && terms_ > 0, "ExactSum::mean: nothing was added");
-  const double divisor = std::ldexp(static_cast<double>(total_weight_), shift_);
-  for (std::size_t i = 0; i < size(); ++i) out[i] = static_cast<float>(static_cast<double>(sums_[i]) / divisor);
+  kernels::exact_mean(raw(), divisor(), out);
+}
+
+void ExactSum::take_mean(std::span<float> out) {
+  FL_CHECK(out.size() == size() && terms_ > 0, "ExactSum::mean: nothing was added");
+  const auto sums = sums_.span();
+  for (std::size_t start = 0; start < size(); start += kBlock) {
+    const auto block = sums.subspan(start, std::min(kBlock, size() - start));
+    kernels::exact_mean(block, divisor(), out.subspan(start, block.size()));
+    std::fill(block.begin(), block.end(), 0);
+  }
+  terms_ = 0;
+  total_weight_ = 0;
 }
 
 void ExactSum::quotient(double divisor, std::span<float> out) const {

@@ -14,6 +14,12 @@ enum class ExactSumError : std::uint8_t {
   out_of_bound,   ///< some |value| >= the bound
 };
 
+/// A vector and its weight.
+struct ExactTerm {
+  std::span<const float> values;
+  std::uint32_t weight = 1;
+};
+
 /// Order-free weighted sum of float vectors.
 ///
 /// Each coordinate is an int64 that accumulates round(value · weight · 2^s). Integer addition is associative, so the
@@ -41,6 +47,9 @@ class ExactSum {
   /// Adds value[i]·weight for all i, or nothing. REQUIRES: values.size() == size(), 1 <= weight <= kMaxWeight, and no more
   /// than max_terms terms in all (FL_CHECK: these are the caller's, not the peer's).
   ExactSumError add(std::span<const float> values, std::uint32_t weight);
+  /// add() of each term, errors[i] is what became of terms[i]. Many terms at once pass through the memory once, and the sum as well: block
+  /// by block, four terms at a time. REQUIRES: as add(), and errors.size() == terms.size().
+  void add_all(std::span<const ExactTerm> terms, std::span<ExactSumError> errors);
   /// Takes a term out again, bit for bit. REQUIRES: it was added.
   void subtract(std::span<const float> values, std::uint32_t weight);
   /// sum[first + i] += values[i]: integers of 2^-s each, no term. REQUIRES: they fit; with terms of weight at most kHalfWeight
@@ -54,6 +63,8 @@ class ExactSum {
   void merge(const ExactSum& other);
   /// out[i] = (float)(sum[i] / (Σ weight · 2^s)): one division in double, one rounding to float. REQUIRES: terms() > 0.
   void mean(std::span<float> out) const;
+  /// mean() and clear() in one pass over the memory.
+  void take_mean(std::span<float> out);
   /// out[i] = (float)(sum[i] · 2^-s / divisor), in double, also without terms: a mean over a number that is public, with the
   /// terms' weight in it. REQUIRES: divisor > 0.
   void quotient(double divisor, std::span<float> out) const;
@@ -67,6 +78,9 @@ class ExactSum {
   std::span<const std::int64_t> raw() const { return sums_.span(); }
 
  private:
+  double scale_of(const ExactTerm& term) const;
+  double divisor() const;
+
   AlignedArray<std::int64_t> sums_;
   std::uint64_t max_terms_;
   int bound_bits_;

@@ -1,7 +1,8 @@
 #pragma once
 
-// The bodies of the kernels, included by kernels_portable.cpp and kernels_avx2.cpp, which differ in compiler flags only.
-// Plain pointers on purpose: a std:: template instantiated here with AVX2 flags could be the one that the linker keeps.
+// The bodies of the kernels, included by kernels_portable.cpp, kernels_avx2.cpp and kernels_avx512.cpp, which differ in
+// compiler flags only. Plain pointers on purpose: a std:: template instantiated here with AVX flags could be the one that
+// the linker keeps.
 
 #include <cstddef>
 #include <cstdint>
@@ -94,19 +95,66 @@ void sgd_momentum_loop(float rate, float momentum, float keep, float weight_deca
   }
 }
 
+/// round(value · scale) as the difference to kMagicBits in the low bits of a double. The product is exact, so fusing it with
+/// the addition changes nothing.
+inline std::uint64_t unit_bits(float value, double scale) {
+#if defined(__FMA__)
+  return bits_of(__builtin_fma(static_cast<double>(value), scale, kMagic));
+#else
+  return bits_of(static_cast<double>(value) * scale + kMagic);
+#endif
+}
+
+/// Positive floats order like their bit patterns, NaN and infinity above all: one integer compare finds every bad value.
+inline std::int32_t is_outside(float value, std::int32_t limit) {
+  return static_cast<std::int32_t>(bits_of(value) & 0x7fffffffU) >= limit ? 1 : 0;
+}
+
 bool exact_add_loop(const float* __restrict delta, double scale, float bound, std::uint64_t* __restrict sum, std::size_t n) {
-  // Positive floats order like their bit patterns, NaN and infinity above all: one integer compare finds every bad value.
   const auto limit = static_cast<std::int32_t>(bits_of(bound));
   std::int32_t outside = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    outside |= static_cast<std::int32_t>(bits_of(delta[i]) & 0x7fffffffU) >= limit ? 1 : 0;
-    sum[i] += bits_of(static_cast<double>(delta[i]) * scale + kMagic) - kMagicBits;
+    outside |= is_outside(delta[i], limit);
+    sum[i] += unit_bits(delta[i], scale) - kMagicBits;
   }
   return outside == 0;
 }
 
+std::uint32_t exact_add_four_loop(const float* const* deltas, const double* scales, float bound, std::uint64_t* __restrict sum, std::size_t n) {
+  const auto limit = static_cast<std::int32_t>(bits_of(bound));
+  const float* const d0 = deltas[0];
+  const float* const d1 = deltas[1];
+  const float* const d2 = deltas[2];
+  const float* const d3 = deltas[3];
+  const double s0 = scales[0], s1 = scales[1], s2 = scales[2], s3 = scales[3];
+  std::int32_t o0 = 0, o1 = 0, o2 = 0, o3 = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    o0 |= is_outside(d0[i], limit);
+    o1 |= is_outside(d1[i], limit);
+    o2 |= is_outside(d2[i], limit);
+    o3 |= is_outside(d3[i], limit);
+    sum[i] += ((unit_bits(d0[i], s0) + unit_bits(d1[i], s1)) + (unit_bits(d2[i], s2) + unit_bits(d3[i], s3))) - 4 * kMagicBits;
+  }
+  return static_cast<std::uint32_t>(o0 | o1 << 1 | o2 << 2 | o3 << 3);
+}
+
 void exact_subtract_loop(const float* __restrict delta, double scale, std::uint64_t* __restrict sum, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i) sum[i] -= bits_of(static_cast<double>(delta[i]) * scale + kMagic) - kMagicBits;
+  for (std::size_t i = 0; i < n; ++i) sum[i] -= unit_bits(delta[i], scale) - kMagicBits;
+}
+
+/// (double)(std::int64_t)sum, rounded once, by arithmetic that every instruction set can do in vectors: the upper half as a
+/// multiple of 2^32 beside 2^84, the lower one beside 2^52; both differences are exact.
+inline double double_of(std::uint64_t sum) {
+  constexpr std::uint64_t kUpper = 0x4530000000000000;  // 2^84
+  constexpr std::uint64_t kLower = 0x4330000000000000;  // 2^52
+  constexpr double kBoth = 0x1p84 + 0x1p63 + 0x1p52;
+  const double upper = __builtin_bit_cast(double, (sum >> 32 ^ 0x80000000U) | kUpper);
+  const double lower = __builtin_bit_cast(double, (sum & 0xffffffffU) | kLower);
+  return (upper - kBoth) + lower;
+}
+
+void exact_mean_loop(const std::uint64_t* __restrict sum, double divisor, float* __restrict out, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<float>(double_of(sum[i]) / divisor);
 }
 
 /// `yes` where the condition holds, else `no`. By masks: branches would keep the fp16 loops from being vectorised.
@@ -146,9 +194,10 @@ void from_fp16_loop(const std::uint16_t* in, float* out, std::size_t n) {
   }
 }
 
-constexpr KernelTable kTable = {axpy_loop,      scale_loop,        subtract_loop,  squared_norm_loop,
-                                squared_distance_loop, all_finite_loop, sgd_loop,   sgd_momentum_loop,
-                                exact_add_loop, exact_subtract_loop, to_fp16_loop, from_fp16_loop};
+constexpr KernelTable table_of(const char* name) {
+  return {name,     axpy_loop,         scale_loop,     subtract_loop,       squared_norm_loop,   squared_distance_loop, all_finite_loop, sgd_loop,
+          sgd_momentum_loop, exact_add_loop, exact_add_four_loop, exact_subtract_loop, exact_mean_loop, to_fp16_loop,    from_fp16_loop};
+}
 
 }  // namespace
 }  // namespace fl::kernels

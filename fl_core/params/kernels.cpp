@@ -8,15 +8,20 @@
 namespace fl::kernels {
 namespace {
 
-const KernelTable& best_kernels() {
+/// The best last.
+std::vector<const KernelTable*> tables() {
+  std::vector<const KernelTable*> all{&portable_kernels()};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2_kernels();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&avx2_kernels());
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    all.push_back(&avx512_kernels());
+  }
 #endif
-  return portable_kernels();
+  return all;
 }
 
 std::atomic<const KernelTable*>& current() {
-  static std::atomic<const KernelTable*> table = &best_kernels();
+  static std::atomic<const KernelTable*> table = tables().back();
   return table;
 }
 
@@ -24,6 +29,7 @@ const KernelTable& table() { return *current().load(std::memory_order_relaxed); 
 
 /// The loops add modulo 2^64 on the unsigned twin of the accumulator's type, which aliasing allows.
 std::uint64_t* wrapping(std::span<std::int64_t> sums) { return reinterpret_cast<std::uint64_t*>(sums.data()); }
+const std::uint64_t* wrapping(std::span<const std::int64_t> sums) { return reinterpret_cast<const std::uint64_t*>(sums.data()); }
 
 void same_size(std::size_t a, std::size_t b) { FL_CHECK(a == b, "kernel operands differ in length"); }
 
@@ -67,9 +73,18 @@ bool exact_add(std::span<const float> delta, double scale, float bound, std::spa
   return table().exact_add(delta.data(), scale, bound, wrapping(accumulator), delta.size());
 }
 
+std::uint32_t exact_add_four(std::span<const float* const, 4> deltas, std::span<const double, 4> scales, float bound, std::span<std::int64_t> accumulator) {
+  return table().exact_add_four(deltas.data(), scales.data(), bound, wrapping(accumulator), accumulator.size());
+}
+
 void exact_subtract(std::span<const float> delta, double scale, std::span<std::int64_t> accumulator) {
   same_size(delta.size(), accumulator.size());
   table().exact_subtract(delta.data(), scale, wrapping(accumulator), delta.size());
+}
+
+void exact_mean(std::span<const std::int64_t> accumulator, double divisor, std::span<float> out) {
+  same_size(accumulator.size(), out.size());
+  table().exact_mean(wrapping(accumulator), divisor, out.data(), out.size());
 }
 
 void to_fp16(std::span<const float> in, std::span<std::uint16_t> out) {
@@ -82,8 +97,22 @@ void from_fp16(std::span<const std::uint16_t> in, std::span<float> out) {
   table().from_fp16(in.data(), out.data(), in.size());
 }
 
-const char* instruction_set() { return &table() == &portable_kernels() ? "portable" : "avx2"; }
+std::vector<std::string_view> instruction_sets() {
+  std::vector<std::string_view> names;
+  for (const KernelTable* one : tables()) names.emplace_back(one->name);
+  return names;
+}
 
-void use_portable(bool portable) { current() = portable ? &portable_kernels() : &best_kernels(); }
+std::string_view instruction_set() { return table().name; }
+
+void use_instruction_set(std::string_view name) {
+  for (const KernelTable* one : tables()) {
+    if (one->name == name) {
+      current() = one;
+      return;
+    }
+  }
+  FL_CHECK(false, "an instruction set that this processor does not have");
+}
 
 }  // namespace fl::kernels

@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <vector>
 
 /// The only hot loops of Tributary outside LibTorch. Every function gives the same bits on every CPU: element-wise loops
 /// never contract multiply and add, and reductions run over eight fixed lanes in double, added in a fixed order. The
-/// AVX2 build of the same source is picked once, at run time. All spans of one call have the same length.
+/// best build of the same source for this processor is picked once, at run time. All spans of one call have the same length.
 namespace fl::kernels {
 
 /// y += a * x
@@ -37,16 +39,23 @@ void sgd(const SgdStep& step, std::span<float> weights, std::span<const float> g
 /// One block of ExactSum::add: accumulator[i] += round(delta[i] * scale). `scale` is weight·2^s, so the product is exact
 /// in double and |delta·scale| < 2^51. Returns whether every |delta[i]| < bound (NaN counts as outside).
 bool exact_add(std::span<const float> delta, double scale, float bound, std::span<std::int64_t> accumulator);
+/// exact_add of four deltas, each with its own scale: the accumulator is read and written once. Returns a bit for each delta
+/// (1 << i) that holds a value outside the bound; it was added all the same.
+std::uint32_t exact_add_four(std::span<const float* const, 4> deltas, std::span<const double, 4> scales, float bound, std::span<std::int64_t> accumulator);
 /// The exact inverse of exact_add.
 void exact_subtract(std::span<const float> delta, double scale, std::span<std::int64_t> accumulator);
+/// out[i] = (float)((double)accumulator[i] / divisor), each step rounded once.
+void exact_mean(std::span<const std::int64_t> accumulator, double divisor, std::span<float> out);
 
 /// IEEE binary16 with round to nearest even; overflow becomes infinity, as the hardware does.
 void to_fp16(std::span<const float> in, std::span<std::uint16_t> out);
 void from_fp16(std::span<const std::uint16_t> in, std::span<float> out);
 
-/// The instruction set in use: "avx2" or "portable".
-const char* instruction_set();
-/// For tests: run the portable build of the kernels from now on (or the best one again).
-void use_portable(bool portable);
+/// What this processor can run, the best last: "portable", "avx2", "avx512".
+std::vector<std::string_view> instruction_sets();
+/// The one in use.
+std::string_view instruction_set();
+/// For tests: use this one from now on. REQUIRES: it is among instruction_sets().
+void use_instruction_set(std::string_view name);
 
 }  // namespace fl::kernels

@@ -3,6 +3,9 @@
 #include "fl_core/params/kernel_loops.h"
 
 namespace fl::kernels {
-const KernelTable& avx2_kernels() { return kTable; }
+const KernelTable& avx2_kernels() {
+  static constexpr KernelTable table = table_of("avx2");
+  return table;
+}
 }  // namespace fl::kernels
 #endif

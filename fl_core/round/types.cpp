@@ -174,7 +174,8 @@ json to_json(const RoundReport& report) {
                {"update_norm", number_or_null(report.update_norm)},
                {"virtual_seconds", number_or_null(report.virtual_seconds)},
                {"wall_seconds", number_or_null(report.wall_seconds)},
-               {"wall_seconds_evaluation", number_or_null(report.wall_seconds_evaluation)}};
+               {"wall_seconds_evaluation", number_or_null(report.wall_seconds_evaluation)},
+               {"wall_seconds_evaluation_alone", number_or_null(report.wall_seconds_evaluation_alone)}};
   if (report.privacy) line["privacy"] = describe_privacy(*report.privacy);
   if (report.accuracy) line["accuracy"] = number_or_null(*report.accuracy);
   if (report.loss) line["loss"] = number_or_null(*report.loss);
@@ -199,6 +200,9 @@ RoundReport report_from_json(const json& line) {
   read_double(line, "virtual_seconds", report.virtual_seconds);
   read_double(line, "wall_seconds", report.wall_seconds);
   read_double(line, "wall_seconds_evaluation", report.wall_seconds_evaluation);
+  // In older runs nothing else went on during an evaluation.
+  report.wall_seconds_evaluation_alone = report.wall_seconds_evaluation;
+  if (line.contains("wall_seconds_evaluation_alone")) read_double(line, "wall_seconds_evaluation_alone", report.wall_seconds_evaluation_alone);
   if (line.contains("privacy")) report.privacy = read_privacy(line["privacy"]);
   read_optional(line, "accuracy", report.accuracy);
   read_optional(line, "loss", report.loss);

@@ -108,7 +108,8 @@ struct RoundReport {
   double update_norm = 0;                   ///< L2 norm of the mean delta
   Seconds virtual_seconds = 0;              ///< the transport's clock when the round closed
   double wall_seconds = 0;                  ///< of this round, training and aggregation
-  double wall_seconds_evaluation = 0;
+  double wall_seconds_evaluation = 0;       ///< from the evaluation's begin to its result; the next round may run meanwhile
+  double wall_seconds_evaluation_alone = 0; ///< of these, those in which the run did nothing else: what the evaluation added to it
   std::optional<double> accuracy;           ///< on the test set, in [0, 1], when evaluated this round
   std::optional<double> loss;               ///< mean nats an example
   std::vector<double> class_accuracy;       ///< one a class

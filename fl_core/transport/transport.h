@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -57,12 +58,17 @@ class Transport {
   virtual Roster roster() = 0;
   virtual void send(ClientId client, const Message& message) = 0;
   virtual std::optional<Arrival> wait(Seconds deadline) = 0;
+  /// An arrival that is here already, as wait() gives it; nothing where there is none, or where that cannot be told (in virtual time).
+  virtual std::optional<Arrival> poll() { return std::nullopt; }
   virtual void close_round(std::uint32_t round) = 0;
   /// The updates of the round that was just closed whose arrival said that they were added up on their way; nothing where there are none.
   virtual std::optional<PartialSum> take_sum() { return std::nullopt; }
   /// The round with this report is on disk: an answer that it counted can never be needed again.
   virtual void committed(const RoundReport&) {}
   virtual Seconds now() const = 0;
+  /// From now on `look` may be called on the engine's thread, a few times a second, while roster() and wait() have nothing to return; empty:
+  /// no longer. What it throws they throw. For waits in real time: where clients are simulated there is always something soon.
+  virtual void while_waiting(std::function<void()> /*look*/) {}
 };
 
 }  // namespace fl

@@ -1,15 +1,11 @@
 #include "fl_core/wire/control.h"
 
-#include <nlohmann/json.hpp>
-
 #include "fl_core/base/error.h"
 #include "fl_core/wire/header.h"
 #include "fl_core/wire/limits.h"
 
 namespace fl {
 namespace {
-
-using nlohmann::json;
 
 constexpr std::size_t kHashDigits = 64;
 constexpr std::size_t kRunDigits = 32;
@@ -22,7 +18,7 @@ FrameHeader head_of(FrameType type, std::uint64_t request = 0, std::uint32_t rou
   return head;
 }
 
-Frame control(FrameType type, const json& header, std::uint64_t request = 0, std::uint32_t round = 0) {
+Frame control(FrameType type, std::initializer_list<HeaderField> header, std::uint64_t request = 0, std::uint32_t round = 0) {
   return Frame(head_of(type, request, round), encode_header(header), SharedBuffer());
 }
 
@@ -75,9 +71,9 @@ Hello parse_hello(const Frame& frame) {
 }
 
 Frame encode(const Welcome& welcome) {
-  const json header = {{"protocol", welcome.protocol}, {"run", welcome.run},           {"client", welcome.client},
-                       {"heartbeat_s", welcome.heartbeat_s}, {"plan", welcome.plan_sha256}};
-  return Frame(head_of(FrameType::welcome), encode_header(header), welcome.plan);
+  SharedBuffer header = encode_header({{"protocol", welcome.protocol}, {"run", welcome.run}, {"client", welcome.client},
+                                       {"heartbeat_s", welcome.heartbeat_s}, {"plan", welcome.plan_sha256}});
+  return Frame(head_of(FrameType::welcome), std::move(header), welcome.plan);
 }
 
 Welcome parse_welcome(const Frame& frame) {
@@ -124,7 +120,7 @@ Heartbeat parse_heartbeat(const Frame& frame) {
   return heartbeat;
 }
 
-Frame encode_heartbeat_reply(std::uint64_t request) { return control(FrameType::heartbeat_reply, json::object(), request); }
+Frame encode_heartbeat_reply(std::uint64_t request) { return control(FrameType::heartbeat_reply, {}, request); }
 
 void parse_heartbeat_reply(const Frame& frame) { open(frame, FrameType::heartbeat_reply, "heartbeat reply").finish(); }
 

@@ -1,8 +1,7 @@
 #include "fl_core/wire/header.h"
 
-#include <array>
-#include <nlohmann/json.hpp>
-#include <vector>
+#include <algorithm>
+#include <bit>
 
 #include "fl_core/base/error.h"
 #include "fl_core/wire/limits.h"
@@ -12,7 +11,7 @@ namespace {
 
 /// Whether `text` is well-formed UTF-8 (RFC 3629) without control characters, which could steer a terminal or forge a line
 /// of a log.
-bool is_clean_text(const std::string& text) {
+bool is_clean_text(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto byte = [&](std::size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U; };
     const unsigned first = byte(i);
@@ -30,6 +29,39 @@ bool is_clean_text(const std::string& text) {
     i += length;
   }
   return true;
+}
+
+constexpr const char* kStranger = "a header key that nobody expects";
+
+/// Bytes of an argument that follow its initial byte in the shortest form (RFC 8949 §3).
+unsigned argument_bytes(std::uint64_t argument) {
+  if (argument < 24) return 0;
+  if (argument <= 0xff) return 1;
+  if (argument <= 0xffff) return 2;
+  return argument <= 0xffffffff ? 4 : 8;
+}
+
+std::size_t text_bytes(std::string_view text) { return 1 + argument_bytes(text.size()) + text.size(); }
+
+std::size_t field_bytes(const HeaderField& field) {
+  return text_bytes(field.key) + (field.kind == HeaderField::Kind::text ? text_bytes(field.text) : 1 + argument_bytes(field.number));
+}
+
+std::byte* write_head(unsigned major, std::uint64_t argument, std::byte* out) {
+  const unsigned size = argument_bytes(argument);
+  const auto info = size == 0 ? static_cast<unsigned>(argument) : 24U + static_cast<unsigned>(std::countr_zero(size));
+  *out++ = static_cast<std::byte>(major << 5U | info);
+  for (unsigned i = size; i > 0; --i) *out++ = static_cast<std::byte>(argument >> 8 * (i - 1));
+  return out;
+}
+
+std::byte* write_text(std::string_view text, std::byte* out) {
+  return std::ranges::copy(std::as_bytes(std::span(text)), write_head(3, text.size(), out)).out;
+}
+
+std::byte* write_field(const HeaderField& field, std::byte* out) {
+  out = write_text(field.key, out);
+  return field.kind == HeaderField::Kind::text ? write_text(field.text, out) : write_head(static_cast<unsigned>(field.kind), field.number, out);
 }
 
 }  // namespace
@@ -50,13 +82,12 @@ bool HeaderReader::flag(const char* key) {
 }
 
 std::string HeaderReader::text(const char* key, std::size_t limit_bytes) {
-  const Field field = take(key);
-  const auto* found = std::get_if<std::string>(&field);
-  if (found == nullptr || found->size() > limit_bytes || !is_clean_text(*found)) {
+  const HeaderField field = take(key);
+  if (field.kind != HeaderField::Kind::text || field.text.size() > limit_bytes || !is_clean_text(field.text)) {
     fail(std::string("'") + key + "' must be at most " + std::to_string(limit_bytes) +
          " bytes of UTF-8 without control characters");
   }
-  return *found;
+  return std::string(field.text);
 }
 
 std::string HeaderReader::hex(const char* key, std::size_t digits, bool may_be_empty) {
@@ -68,15 +99,14 @@ std::string HeaderReader::hex(const char* key, std::size_t digits, bool may_be_e
 }
 
 void HeaderReader::finish() const {
-  if (!fields_.empty()) fail("a header key that nobody expects");
+  if (count_ != 0) fail(kStranger);
 }
 
-HeaderReader::Field HeaderReader::take(const char* key) {
-  const auto place = fields_.find(key);
-  if (place == fields_.end()) fail(std::string("no '") + key + "' in the header");
-  Field field = std::move(place->second);
-  fields_.erase(place);
-  return field;
+HeaderField HeaderReader::take(const char* key) {
+  const auto end = fields_.begin() + static_cast<std::ptrdiff_t>(count_);
+  const auto place = std::find_if(fields_.begin(), end, [name = std::string_view(key)](const HeaderField& field) { return field.key == name; });
+  if (place == end) fail(std::string("no '") + key + "' in the header");
+  return std::exchange(*place, fields_[--count_]);
 }
 
 /// The initial byte's major type and its argument (RFC 8949 §3).
@@ -98,21 +128,22 @@ unsigned HeaderReader::next() {
   return std::to_integer<unsigned>(bytes_[at_++]);
 }
 
-std::string HeaderReader::read_text(std::uint64_t size) {
+std::string_view HeaderReader::read_text(std::uint64_t size) {
   if (size > bytes_.size() - at_) fail("the header ends too early");
-  std::string text(reinterpret_cast<const char*>(bytes_.data()) + at_, static_cast<std::size_t>(size));
+  const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + at_, static_cast<std::size_t>(size));
   at_ += static_cast<std::size_t>(size);
   return text;
 }
 
-HeaderReader::Field HeaderReader::read_value() {
+HeaderField HeaderReader::read_value() {
   const auto [major, argument] = read_head();
-  if (major == 0) return argument;
-  if (major == 1 && argument <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
-    return -1 - static_cast<std::int64_t>(argument);
-  }
-  if (major == 3) return read_text(argument);
-  fail("a header value that is neither an integer nor text");
+  HeaderField field;
+  field.kind = static_cast<HeaderField::Kind>(major);
+  field.number = argument;
+  if (major == 0 || (major == 1 && std::in_range<std::int64_t>(argument))) return field;
+  if (major != 3) fail("a header value that is neither an integer nor text");
+  field.text = read_text(argument);
+  return field;
 }
 
 void HeaderReader::read_map() {
@@ -121,16 +152,34 @@ void HeaderReader::read_map() {
   for (std::uint64_t i = 0; i < count; ++i) {  // ends early on a lying count: each entry needs at least two bytes
     const auto [key_major, key_size] = read_head();
     if (key_major != 3) fail("a header key is not text");
-    const std::string key = read_text(key_size);
-    if (!fields_.emplace(key, read_value()).second) fail("a header key appears twice");
+    const std::string_view key = read_text(key_size);
+    HeaderField field = read_value();
+    field.key = key;
+    for (std::size_t k = 0; k < count_; ++k) {
+      if (fields_[k].key == key) fail("a header key appears twice");
+    }
+    if (count_ == kHeaderKeys) fail(kStranger);
+    fields_[count_++] = field;
   }
   if (at_ != bytes_.size()) fail("bytes after the header");
 }
 
-SharedBuffer encode_header(const nlohmann::json& header) {
-  const std::vector<std::uint8_t> bytes = nlohmann::json::to_cbor(header);
-  FL_CHECK(bytes.size() <= limits::kHeaderBytes, "message header too large");
-  return SharedBuffer::copy_of(std::as_bytes(std::span(bytes)));
+SharedBuffer encode_fields(std::span<const HeaderField> fields) {
+  FL_CHECK(fields.size() <= kHeaderKeys, "a header of too many keys");
+  std::array<const HeaderField*, kHeaderKeys> places{};
+  std::size_t size = 1;
+  for (std::size_t i = 0; i < fields.size(); ++i) {
+    places[i] = &fields[i];
+    size += field_bytes(fields[i]);
+  }
+  FL_CHECK(size <= limits::kHeaderBytes, "message header too large");
+  const std::span sorted(places.data(), fields.size());
+  std::ranges::sort(sorted, {}, &HeaderField::key);
+  FL_CHECK(std::ranges::adjacent_find(sorted, {}, &HeaderField::key) == sorted.end(), "a header has a key twice");
+  Bytes bytes = Bytes::uninitialised(size);
+  std::byte* out = write_head(5, fields.size(), bytes.data());
+  for (const HeaderField* field : sorted) out = write_field(*field, out);
+  return SharedBuffer(std::move(bytes));
 }
 
 std::string cleaned_text(const std::string& text, std::size_t limit_bytes) {

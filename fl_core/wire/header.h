@@ -1,18 +1,39 @@
 #pragma once
 
+#include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
-#include <map>
-#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
-#include <variant>
 
 #include "fl_core/base/buffer.h"
 
 namespace fl {
+
+/// No header has more keys.
+inline constexpr std::size_t kHeaderKeys = 16;
+
+/// A key and its value: an integer or text, as CBOR has them (RFC 8949 §3.1). Only looks at its texts.
+struct HeaderField {
+  enum class Kind : std::uint8_t { positive = 0, negative = 1, text = 3 };  // CBOR's major types
+
+  HeaderField() = default;
+  template <std::integral Integer>
+    requires(!std::same_as<Integer, bool>)
+  HeaderField(std::string_view name, Integer value)
+      : key(name), kind(value < 0 ? Kind::negative : Kind::positive), number(static_cast<std::uint64_t>(value < 0 ? -1 - value : value)) {}
+  HeaderField(std::string_view name, std::string_view value) : key(name), kind(Kind::text), text(value) {}
+
+  std::string_view key;
+  Kind kind = Kind::positive;
+  std::uint64_t number = 0;  ///< of a negative one: -1 - its value
+  std::string_view text;
+};
 
 /// Reads the one form of CBOR that our headers have: a map of text keys to integers and text, definite lengths, shortest
 /// encodings. nlohmann::json::from_cbor is not used on purpose: it recurses once for each byte of an indefinite-length
@@ -22,20 +43,18 @@ namespace fl {
 /// "malformed WHAT: …".
 class HeaderReader {
  public:
-  /// Parses all of `bytes`, which must outlive nothing: the fields are copied. At most limits::kHeaderBytes.
+  /// Parses all of `bytes`, which outlive the reader. At most limits::kHeaderBytes.
   HeaderReader(std::span<const std::byte> bytes, const char* what);
 
   template <class Integer>
   void integer(const char* key, Integer& out, Integer low = std::numeric_limits<Integer>::min(),
                Integer high = std::numeric_limits<Integer>::max()) {
-    const Field field = take(key);
-    const auto* positive = std::get_if<std::uint64_t>(&field);
-    const auto* negative = std::get_if<std::int64_t>(&field);
-    bool fits = positive != nullptr ? std::in_range<Integer>(*positive)
-                                    : negative != nullptr && std::in_range<Integer>(*negative);
-    if (fits) out = positive != nullptr ? static_cast<Integer>(*positive) : static_cast<Integer>(*negative);
-    fits = fits && out >= low && out <= high;
-    if (!fits) {
+    const HeaderField field = take(key);
+    const std::int64_t negative = -1 - static_cast<std::int64_t>(field.number);
+    const bool fits = (field.kind == HeaderField::Kind::positive && std::in_range<Integer>(field.number)) ||
+                      (field.kind == HeaderField::Kind::negative && std::in_range<Integer>(negative));
+    if (fits) out = field.kind == HeaderField::Kind::positive ? static_cast<Integer>(field.number) : static_cast<Integer>(negative);
+    if (!fits || out < low || out > high) {
       fail(std::string("'") + key + "' must be an integer from " + std::to_string(low) + " to " + std::to_string(high));
     }
   }
@@ -50,24 +69,24 @@ class HeaderReader {
   [[noreturn]] void fail(const std::string& got) const;
 
  private:
-  /// CBOR major type 0, or 1 that fits, or text.
-  using Field = std::variant<std::uint64_t, std::int64_t, std::string>;
-
-  Field take(const char* key);
+  HeaderField take(const char* key);
   std::pair<unsigned, std::uint64_t> read_head();
   unsigned next();
-  std::string read_text(std::uint64_t size);
-  Field read_value();
+  std::string_view read_text(std::uint64_t size);
+  HeaderField read_value();
   void read_map();
 
   const char* what_;
   std::span<const std::byte> bytes_;
   std::size_t at_ = 0;
-  std::map<std::string, Field> fields_;
+  std::array<HeaderField, kHeaderKeys> fields_;  ///< those that nobody has asked for yet
+  std::size_t count_ = 0;
 };
 
-/// The CBOR of a flat JSON object of integers and texts.
-SharedBuffer encode_header(const nlohmann::json& header);
+/// The CBOR of these keys, in any order: it has them in the order of their bytes. At most kHeaderKeys, each once.
+SharedBuffer encode_fields(std::span<const HeaderField> fields);
+/// encode_header({{"round", 3}, {"codec", "identity"}})
+inline SharedBuffer encode_header(std::initializer_list<HeaderField> fields) { return encode_fields({fields.begin(), fields.size()}); }
 
 /// At most `limit_bytes` of the text, control characters and bad UTF-8 replaced, not cut inside a character.
 std::string cleaned_text(const std::string& text, std::size_t limit_bytes);

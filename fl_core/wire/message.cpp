@@ -1,6 +1,5 @@
 #include "fl_core/wire/message.h"
 
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "fl_core/base/error.h"
@@ -10,8 +9,6 @@
 
 namespace fl {
 namespace {
-
-using nlohmann::json;
 
 /// The header of a message of this type, whose round must be the message's.
 HeaderReader open_header(const Message& message, MessageType type, const char* what) {
@@ -30,11 +27,9 @@ HeaderReader open_header(const Message& message, MessageType type, const char* w
 }  // namespace
 
 Message encode_task(const Task& task) {
-  const json header = {{"round", task.round},
-                       {"model_version", task.model_version},
-                       {"fingerprint", task.fingerprint}};
   const auto type = task.kind == TaskKind::train ? MessageType::train : MessageType::evaluate;
-  return Message(type, task.round, encode_header(header), task.weights);
+  SharedBuffer header = encode_header({{"round", task.round}, {"model_version", task.model_version}, {"fingerprint", task.fingerprint}});
+  return Message(type, task.round, std::move(header), task.weights);
 }
 
 Task parse_task(const Message& message, const Layout& layout) {
@@ -59,16 +54,16 @@ Task parse_task(const Message& message, const Layout& layout) {
 }
 
 Message encode_update(const UpdateHeader& update, SharedBuffer encoded) {
-  const json header = {{"round", update.round},
-                       {"model_version", update.model_version},
-                       {"fingerprint", update.fingerprint},
-                       {"weight", update.weight},
-                       {"steps", update.steps},
-                       {"examples", update.metrics.examples},
-                       {"correct", update.metrics.correct},
-                       {"loss_units", update.metrics.loss_units},
-                       {"codec", update.codec}};
-  return Message(MessageType::update, update.round, encode_header(header), std::move(encoded));
+  SharedBuffer header = encode_header({{"round", update.round},
+                                       {"model_version", update.model_version},
+                                       {"fingerprint", update.fingerprint},
+                                       {"weight", update.weight},
+                                       {"steps", update.steps},
+                                       {"examples", update.metrics.examples},
+                                       {"correct", update.metrics.correct},
+                                       {"loss_units", update.metrics.loss_units},
+                                       {"codec", update.codec}});
+  return Message(MessageType::update, update.round, std::move(header), std::move(encoded));
 }
 
 UpdateHeader parse_update_header(const Message& message) {
@@ -89,8 +84,9 @@ UpdateHeader parse_update_header(const Message& message) {
 
 Message encode_secure(MessageType type, const SecureHeader& secure, SharedBuffer body) {
   FL_CHECK(type == MessageType::secure_step || type == MessageType::secure_answer, "no message of secure aggregation");
-  const json header = {{"round", secure.round}, {"model_version", secure.model_version}, {"fingerprint", secure.fingerprint}, {"step", secure.step}};
-  return Message(type, secure.round, encode_header(header), std::move(body));
+  SharedBuffer header =
+      encode_header({{"round", secure.round}, {"model_version", secure.model_version}, {"fingerprint", secure.fingerprint}, {"step", secure.step}});
+  return Message(type, secure.round, std::move(header), std::move(body));
 }
 
 SecureHeader parse_secure_header(const Message& message) {
@@ -106,8 +102,8 @@ SecureHeader parse_secure_header(const Message& message) {
 }
 
 Message encode_failure(std::uint32_t round, const std::string& reason) {
-  const json header = {{"round", round}, {"reason", cleaned_text(reason, limits::kReasonBytes)}};
-  return Message(MessageType::failed, round, encode_header(header), SharedBuffer());
+  SharedBuffer header = encode_header({{"round", round}, {"reason", cleaned_text(reason, limits::kReasonBytes)}});
+  return Message(MessageType::failed, round, std::move(header), SharedBuffer());
 }
 
 std::string parse_failure(const Message& message) {

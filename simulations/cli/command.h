@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fl_core/base/error.h"
+#include "simulations/cli/worker_setup.h"
 
 namespace CLI {
 class App;
@@ -57,6 +58,8 @@ Prepared prepare_from(Experiment experiment, const std::string& source);
 struct RunRequest {
   std::filesystem::path folder;
   std::size_t workers = 1;
+  Pinning pinning = Pinning::off;
+  std::vector<int> worker_cpus;  ///< as worker_cpus() chose them; empty: workers roam
   bool resume = false;
   bool json = false;   ///< one JSON object a round on standard output
   bool check = false;  ///< ExitCode::out_of_band when the experiment's expectation is missed

@@ -53,7 +53,10 @@ void add_config(CLI::App& app, Action& action) {
       if (arguments->schema && !arguments->json) print_schema();
       if (arguments->file.empty() && !arguments->schema) throw ConfigError("config: expected an experiment FILE or --schema; try 'fl config --help'");
       if (!arguments->file.empty()) {
-        std::printf("%s\n", to_json(load_experiment(arguments->file, arguments->settings)).dump(2).c_str());
+        const Experiment experiment = load_experiment(arguments->file, arguments->settings);
+        nlohmann::json document = to_json(experiment);
+        document["device"] = experiment.device;  // left out for the processor otherwise, and this shows every default
+        std::printf("%s\n", document.dump(2).c_str());
       }
       return ExitCode::ok;
     };

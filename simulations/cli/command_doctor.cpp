@@ -68,6 +68,7 @@ std::vector<Finding> examine() {
   std::vector<Finding> findings;
   findings.push_back({"Tributary", FL_VERSION, ""});
   findings.push_back({"LibTorch", torch_version(), ""});
+  findings.push_back({"GPUs", gpu_support().text, ""});
   findings.push_back(check_blas());
   findings.push_back({"kernels", std::string(kernels::instruction_set()), ""});
   findings.push_back({"cores", std::to_string(available_cores()) + " (the default of --workers)", ""});

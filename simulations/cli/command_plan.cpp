@@ -43,7 +43,7 @@ struct Speed {
 Speed measure(const Prepared& prepared) {
   limit_threads_of_this_worker();
   const Experiment& e = prepared.experiment;
-  const auto model = prepared.model->make(static_cast<std::uint64_t>(e.seed));
+  const auto model = prepared.devices->make_model(*prepared.model, static_cast<std::uint64_t>(e.seed));
   const auto trainer = trainers().create(e.trainer, "trainer");
   const std::vector<float> global(model->weights().begin(), model->weights().end());
   auto shard = prepared.partition->shard(0);
@@ -169,6 +169,7 @@ nlohmann::json plan(const Prepared& prepared, std::size_t workers) {
   }
   const auto data_bytes = static_cast<double>(prepared.data.train->memory_bytes() + prepared.data.test->memory_bytes());
   return {{"parameters", cost.parameters},
+          {"device", e.device},
           {"forward_flops_per_example", cost.forward_flops},
           {"training_flops_per_example", cost.training_flops},
           {"training_flops", rounds * round_examples * static_cast<double>(cost.training_flops)},
@@ -215,6 +216,7 @@ void print_plan(const nlohmann::json& p, std::int64_t rounds) {
   print_line("FLOPs per example", forward == 0 ? "unknown (a module of your own)"
                                                : human_count(forward) + " forward, " +
                                                      human_count(p.at("training_flops_per_example").get<std::int64_t>()) + " training");
+  print_line("device", p.at("device").get<std::string>());
   print_line("clients", human_count(p.at("clients").get<std::int64_t>()));
   print_line("examples a round", human_count(static_cast<std::int64_t>(number("examples_per_round"))));
   print_line("traffic a round", human_bytes(number("bytes_down_per_round")) + " down, " + human_bytes(number("bytes_up_per_round")) + " up");

@@ -1,5 +1,3 @@
-#include <sched.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
@@ -40,10 +38,7 @@ void watch_signals() {
 }
 
 std::size_t available_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return static_cast<std::size_t>(std::max(1, CPU_COUNT(&set)));
+  return std::max<std::size_t>(1, allowed_cpus().size());
 }
 
 void add_set_option(CLI::App& command, std::vector<std::string>& settings) {
@@ -111,7 +106,7 @@ ExitCode run_and_show(const nlohmann::json& document, const std::string& source,
   options.folder = request.folder;
   options.resume = request.resume;
   options.versions = &noted;
-  options.worker_setup = limit_threads_of_this_worker;
+  options.worker_setup = worker_setup(request.worker_cpus);
   if (prepared.experiment.privacy) view.progress().say("accounting for privacy …");
   options.on_promise = [&](const Promise& promise) { view.progress().say(promise_line(promise)); };
   options.on_round = [&](const RoundReport& report) { view.round(report); };
@@ -130,6 +125,7 @@ void add_simulate(CLI::App& app, Action& action) {
     std::string file;
     std::vector<std::string> settings;
     std::size_t workers = 0;
+    Pinning pinning = Pinning::off;
     std::string output;
     bool json = false;
     bool check = false;
@@ -138,6 +134,7 @@ void add_simulate(CLI::App& app, Action& action) {
   command->add_option("FILE", arguments->file, "Experiment in JSON")->required();
   add_set_option(*command, arguments->settings);
   add_workers_option(*command, arguments->workers);
+  add_pin_option(*command, arguments->pinning);
   command->add_option("--output", arguments->output, "Run folder; default: runs/NAME")->type_name("DIR");
   command->add_flag("--json", arguments->json, "One JSON object a round on standard output, and a last one with the summary");
   command->add_flag("--check", arguments->check, "Exit with 6 when the experiment's expected band is missed");
@@ -145,6 +142,7 @@ void add_simulate(CLI::App& app, Action& action) {
     action = [arguments, workers_given = command->count("--workers") > 0] {
       RunRequest request;
       request.workers = arguments->workers;
+      request.pinning = arguments->pinning;
       request.json = arguments->json;
       request.check = arguments->check;
       return on_ranks(request, workers_given, [&] {
@@ -163,11 +161,13 @@ void add_resume(CLI::App& app, Action& action) {
   struct Arguments {
     std::string folder;
     std::size_t workers = 0;
+    Pinning pinning = Pinning::off;
     bool json = false;
   };
   auto arguments = std::make_shared<Arguments>();
   command->add_option("DIR", arguments->folder, "Run folder")->required();
   add_workers_option(*command, arguments->workers);
+  add_pin_option(*command, arguments->pinning);
   command->add_flag("--json", arguments->json, "One JSON object a round on standard output, and a last one with the summary");
   command->callback([command, arguments, &action] {
     action = [arguments, workers_given = command->count("--workers") > 0] {
@@ -175,6 +175,7 @@ void add_resume(CLI::App& app, Action& action) {
       request.folder = arguments->folder;
       request.resume = true;
       request.workers = arguments->workers;
+      request.pinning = arguments->pinning;
       request.json = arguments->json;
       return on_ranks(request, workers_given, [&] {
         const auto file = request.folder / "experiment.json";

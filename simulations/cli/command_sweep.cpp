@@ -90,6 +90,7 @@ struct SweepArguments {
   std::vector<std::string> settings;
   std::vector<std::string> grid;
   std::size_t workers = 0;
+  Pinning pinning = Pinning::off;
   std::string output;
   bool json = false;
 };
@@ -100,6 +101,7 @@ nlohmann::json run_one(const SweepArguments& arguments, const nlohmann::json& do
   RunRequest request;
   request.folder = folder;
   request.workers = arguments.workers;
+  request.worker_cpus = worker_cpus(arguments.pinning, {{allowed_cpus(), arguments.workers}}, 0);
   request.quiet = true;
   request.resume = std::filesystem::exists(folder / "experiment.json");
   if (request.resume) {
@@ -174,6 +176,7 @@ void add_sweep(CLI::App& app, Action& action) {
       ->allow_extra_args(false);
   add_set_option(*command, arguments->settings);
   add_workers_option(*command, arguments->workers);
+  add_pin_option(*command, arguments->pinning);
   command->add_option("--output", arguments->output, "Folder of the runs; default: runs/NAME-sweep. Called again, it goes on where it stopped")->type_name("DIR");
   command->add_flag("--json", arguments->json, "One JSON object a run");
   command->callback([arguments, &action] { action = [arguments] { return sweep(*arguments); }; });

@@ -221,16 +221,22 @@ ExitCode up(const UpArguments& arguments) {
   const std::filesystem::path output =
       arguments.output.empty() ? fresh_folder("runs", experiment.name + "-up") : std::filesystem::path(arguments.output);
   UpFolder folder(output, experiment, arguments.clients);
-  if (folder.existed()) {
-    view.progress().say("going on with " + output.string());
-  } else {
-    fill_folder(folder, experiment, arguments.file, view);
+  json summary;
+  try {
+    if (folder.existed()) {
+      view.progress().say("going on with " + output.string());
+    } else {
+      fill_folder(folder, experiment, arguments.file, view);
+    }
+    folder.find_port();
+    view.progress().say(experiment.name + ": an aggregator and " + std::to_string(arguments.clients) + " clients, each a process, cohort " +
+                        human_count(experiment.round.cohort) + ", " + human_count(experiment.rounds) + " rounds -> " + output.string());
+    Federated federated(folder, view, arguments.timeout_s);
+    summary = federated.run();
+  } catch (const ConfigError&) {
+    folder.discard();
+    throw;
   }
-  folder.find_port();
-  view.progress().say(experiment.name + ": an aggregator and " + std::to_string(arguments.clients) + " clients, each a process, cohort " +
-                      human_count(experiment.round.cohort) + ", " + human_count(experiment.rounds) + " rounds -> " + output.string());
-  Federated federated(folder, view, arguments.timeout_s);
-  const json summary = federated.run();
   folder.publish_partition();
   RunRequest request;
   request.folder = folder.run_folder();

@@ -25,7 +25,7 @@
 namespace fl::cli {
 namespace {
 
-constexpr std::size_t kShownCharacters = 300;
+constexpr std::size_t kShownCharacters = 1000;
 constexpr int kCannotExecute = 127;
 
 /// What the new process does. Between fork and exec only calls that are safe after a signal: other threads held locks.

@@ -109,7 +109,7 @@ std::string accuracy_by(const std::vector<View>& views, const std::string& id, c
   return render(chart);
 }
 
-double wall(const RoundReport& report) { return report.wall_seconds + report.wall_seconds_evaluation; }
+double wall(const RoundReport& report) { return report.wall_seconds + report.wall_seconds_evaluation_alone; }
 
 }  // namespace
 

@@ -40,7 +40,7 @@ std::string total(const View& view, const char* path, Unit unit,
 
 std::string seconds_of(const View& view) {
   return total(view, "seconds", Unit::seconds,
-               [](const RoundReport& r) { return r.wall_seconds + r.wall_seconds_evaluation; });
+               [](const RoundReport& r) { return r.wall_seconds + r.wall_seconds_evaluation_alone; });
 }
 
 std::string hash_markup(const View& view) {

@@ -61,7 +61,7 @@ void print_summary(const Experiment& experiment, const nlohmann::json& summary, 
 
 void Pace::add(const RoundReport& report) {
   ++seen_;
-  seconds_ += report.wall_seconds + report.wall_seconds_evaluation;
+  seconds_ += report.wall_seconds + report.wall_seconds_evaluation_alone;
   last_ = report.round;
 }
 

@@ -49,6 +49,9 @@ json server_document(const json& experiment, std::size_t clients, std::uint16_t 
           {"health", nullptr}};
 }
 
+/// A client has one device.
+std::string first_device(const std::string& devices) { return devices.substr(0, devices.find(',')); }
+
 json client_document(const Experiment& experiment, std::size_t client, std::uint16_t port) {
   return {{"server", address(port)},
           {"server_name", kServerName},
@@ -56,6 +59,7 @@ json client_document(const Experiment& experiment, std::size_t client, std::uint
           {"data", experiment.data},
           {"data_seed", experiment.seed},
           {"examples", "examples.json"},
+          {"device", first_device(experiment.device)},
           {"state", "state"},
           {"limits", {{"threads", 1}}},
           {"exit_when_finished", true}};
@@ -89,9 +93,18 @@ UpFolder::UpFolder(fs::path path, const Experiment& experiment, std::size_t clie
   if (!existed_ && has_anything(path_)) {
     throw ConfigError(path_.string() + ": holds files, but no federation that 'fl up' made (no server.json); choose another --output, or remove the folder");
   }
-  make_folder(path_);
+  topmost_ = make_folder(path_);
   lock_ = std::make_unique<FolderLock>(path_);
   if (existed_) check_is_the_same();
+}
+
+void UpFolder::discard() {
+  if (existed_ || fs::exists(run_folder())) return;
+  for (const char* name : {"server.json", "pki", "clients", "logs", "partition.json", "lock"}) {
+    std::error_code ignored;
+    fs::remove_all(path_ / name, ignored);
+  }
+  remove_empty_folders(path_, topmost_);
 }
 
 void UpFolder::check_is_the_same() const {

@@ -34,6 +34,9 @@ class UpFolder {
   bool existed() const { return existed_; }
   /// Writes everything. REQUIRES: !existed(). Throws IoError and ConfigError.
   void fill(const Prepared& prepared);
+  /// For a federation that was refused: removes what was made here, unless the folder was there before or its run has begun. The folder is of no
+  /// use any more after it.
+  void discard();
   /// Moves the federation to another port when its own is taken.
   void find_port();
 
@@ -52,6 +55,7 @@ class UpFolder {
   void write_client(const Prepared& prepared, std::size_t client, std::uint16_t port) const;
 
   std::filesystem::path path_;
+  std::filesystem::path topmost_;  ///< the folder that had to be made, or its topmost new parent
   nlohmann::json experiment_;
   std::size_t clients_;
   bool existed_;

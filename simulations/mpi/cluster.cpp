@@ -89,6 +89,7 @@ std::size_t Cluster::workers() const {
 
 void Cluster::start(InProcess& in_process, const ClusterRun& run) {
   in_process.share_with(this, workers() - own_workers_);
+  in_process.ring_when_idle([this] { jobs_changed(); });
   command([this, run, &in_process] {
     if (run.sums) total_ = AlignedArray<std::int64_t>(run.parameters);
     post_to_all(LetterWriter(Topic::start).number(run.sums ? 1 : 0).number(run.parameters).number(run.max_updates).number(static_cast<std::uint64_t>(run.bound_bits)).text(run.plan));
@@ -108,36 +109,59 @@ void Cluster::leave() {
   progress_.wait(lock, [&] { return left || thread_is_over_; });
 }
 
-Evaluation Cluster::evaluate(const ParameterVector& global, std::size_t parts, const std::function<Evaluation(std::size_t, std::size_t)>& ours) {
+/// The parts of an evaluation that are measured here, and those of the other ranks.
+class Cluster::Measuring final : public PendingEvaluation {
+ public:
+  Measuring(Cluster& cluster, std::unique_ptr<PendingEvaluation> ours) : cluster_(cluster), ours_(std::move(ours)) {}
+
+  bool ready() override {
+    if (!ours_->ready()) return false;
+    const std::lock_guard lock(cluster_.mutex_);
+    return cluster_.measuring_ == 0 || cluster_.error_;
+  }
+
+  Evaluation result() override {
+    Evaluation sums = ours_->result();
+    cluster_.wait_until([this] { return cluster_.measuring_ == 0; });
+    const std::lock_guard lock(cluster_.mutex_);
+    sums.merge(cluster_.measured_);
+    return sums;
+  }
+
+ private:
+  Cluster& cluster_;
+  std::unique_ptr<PendingEvaluation> ours_;
+};
+
+std::unique_ptr<PendingEvaluation> Cluster::begin_evaluation(const SharedBuffer& weights, std::size_t parts,
+                                                             const std::function<std::unique_ptr<PendingEvaluation>(std::size_t, std::size_t)>& ours) {
   const std::size_t all = workers();
   std::size_t before = own_workers_;
   const auto share_up_to = [&](std::size_t workers) { return parts * workers / all; };
   const std::size_t our_count = share_up_to(before);
   std::vector<std::pair<std::size_t, std::size_t>> shares;
-  for (const Peer& peer : peers_) {
-    const std::size_t first = share_up_to(before);
-    before += peer.workers;
-    shares.emplace_back(first, share_up_to(before) - first);
-  }
   {
     const std::lock_guard lock(mutex_);
-    waiting_for_ = peers_.size();
+    for (const Peer& peer : peers_) {
+      const std::size_t first = share_up_to(before);
+      before += peer.workers;
+      shares.emplace_back(first, share_up_to(before) - first);
+    }
+    measuring_ = peers_.size();
     measured_ = {};
   }
-  command([this, shares, weights = SharedBuffer::copy_of(global.bytes())] {
+  command([this, shares, weights] {
+    // The next round's tasks are about the same weights.
     if (!have(weights)) send_weights(weights);
     for (std::size_t i = 0; i < shares.size(); ++i) communicator_.post(i + 1, LetterWriter(Topic::evaluate).number(shares[i].first).number(shares[i].second).finish());
   });
-  Evaluation sums = ours(0, our_count);
-  wait_until([this] { return waiting_for_ == 0; });
-  sums.merge(measured_);
-  return sums;
+  return std::make_unique<Measuring>(*this, ours(0, our_count));
 }
 
 PartialSum Cluster::gather(std::uint32_t round, const ExactSum& ours) {
   {
     const std::lock_guard lock(mutex_);
-    waiting_for_ = peers_.size() + 1;
+    summing_ = peers_.size() + 1;
     terms_ = ours.terms();
     weight_ = ours.total_weight();
   }
@@ -145,9 +169,9 @@ PartialSum Cluster::gather(std::uint32_t round, const ExactSum& ours) {
     post_to_all(LetterWriter(Topic::sum).number(round));
     communicator_.sum(ours.raw(), total_.span());
     const std::lock_guard lock(mutex_);
-    --waiting_for_;
+    --summing_;
   });
-  wait_until([this] { return waiting_for_ == 0; });
+  wait_until([this] { return summing_ == 0; });
   return {total_.span(), terms_, weight_};
 }
 
@@ -236,8 +260,9 @@ void Cluster::turn() {
   if (watch_.tick()) post_to_all(LetterWriter(Topic::alive));
   check_silence();
   if (busy) return patience_.something_happened();
+  const auto nap = communicator_.sending() ? Patience::kShortest : patience_.sleep(in_process_ != nullptr && in_process_->busy());
   lock.lock();
-  wake_.wait_for(lock, patience_.sleep(), [this] { return !commands_.empty() || jobs_ || stop_thread_; });
+  wake_.wait_for(lock, nap, [this] { return !commands_.empty() || jobs_ || stop_thread_; });
 }
 
 void Cluster::receive(std::size_t from, LetterReader letter) {
@@ -267,11 +292,11 @@ void Cluster::receive(std::size_t from, LetterReader letter) {
     case Topic::summed:
       terms_ += letter.number();
       weight_ += letter.number();
-      --waiting_for_;
+      --summing_;
       return;
     case Topic::measured:
       measured_.merge(letter.evaluation());
-      --waiting_for_;
+      --measuring_;
       return;
     case Topic::bye: peer.bye = true; return;
     default: throw ProtocolError(name_of(from) + " sent a letter that rank 0 does not know; do all ranks run the same build of fl?");
@@ -320,11 +345,15 @@ bool Cluster::lend_to(std::size_t rank) {
   return true;
 }
 
-bool Cluster::have(const SharedBuffer& weights) const {
+/// Whether all ranks have these weights.
+bool Cluster::have(const SharedBuffer& weights) {
   const auto wanted = weights.span();
   const auto known = weights_.span();
   if (wanted.size() != known.size() || known.empty()) return false;
-  return wanted.data() == known.data() || std::memcmp(wanted.data(), known.data(), wanted.size()) == 0;
+  if (wanted.data() == known.data()) return true;
+  if (std::memcmp(wanted.data(), known.data(), wanted.size()) != 0) return false;
+  weights_ = weights;  // the next question will be about the same copy of them
+  return true;
 }
 
 void Cluster::send_weights(const SharedBuffer& weights) {

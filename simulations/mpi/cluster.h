@@ -11,8 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "fl_core/ml/model.h"
-#include "fl_core/params/parameter_vector.h"
+#include "aggregator/engine/pending_evaluation.h"
 #include "simulations/in_process.h"
 #include "simulations/mpi/communicator.h"
 #include "simulations/mpi/letters.h"
@@ -54,8 +53,10 @@ class Cluster final : public Elsewhere {
   /// The others start their workers and take jobs. `in_process` is borrowed until leave().
   void start(InProcess& in_process, const ClusterRun& run);
   void leave();
-  /// Measures `global` on parts 0 … parts - 1 of the test set; `ours` measures [first, first + count) here meanwhile.
-  Evaluation evaluate(const ParameterVector& global, std::size_t parts, const std::function<Evaluation(std::size_t first, std::size_t count)>& ours);
+  /// Begins to measure `weights` on parts 0 … parts - 1 of the test set; `ours` begins with [first, first + count) here. One at a time, and over
+  /// before leave().
+  std::unique_ptr<PendingEvaluation> begin_evaluation(const SharedBuffer& weights, std::size_t parts,
+                                                      const std::function<std::unique_ptr<PendingEvaluation>(std::size_t first, std::size_t count)>& ours);
   /// Ends all ranks. Returns those that did not answer, in words; empty when all is well. Call it once, last.
   std::string end();
 
@@ -64,6 +65,7 @@ class Cluster final : public Elsewhere {
   PartialSum gather(std::uint32_t round, const ExactSum& ours) override;
 
  private:
+  class Measuring;
   struct Peer {
     std::string host;
     std::size_t workers = 0;
@@ -82,7 +84,7 @@ class Cluster final : public Elsewhere {
   void receive(std::size_t from, LetterReader letter);
   void check_silence();
   bool lend_to(std::size_t rank);
-  bool have(const SharedBuffer& weights) const;
+  bool have(const SharedBuffer& weights);
   void send_weights(const SharedBuffer& weights);
   void post_to_all(const LetterWriter& letter);
   std::string name_of(std::size_t rank) const;
@@ -103,7 +105,8 @@ class Cluster final : public Elsewhere {
   bool jobs_ = false;                 ///< there may be jobs to lend
   std::vector<Peer> peers_;           ///< ranks 1, 2, …
   std::exception_ptr error_;          ///< ended the work
-  std::size_t waiting_for_ = 0;       ///< letters `summed` or `measured` that are still to come
+  std::size_t summing_ = 0;           ///< letters `summed` that are still to come, and the sum
+  std::size_t measuring_ = 0;         ///< letters `measured` that are still to come
   Evaluation measured_;
   std::uint64_t terms_ = 0;
   std::uint64_t weight_ = 0;

@@ -42,6 +42,8 @@ class Communicator {
   };
   /// The next letter that is here, if any; also moves what was posted along.
   virtual std::optional<Received> poll() = 0;
+  /// Whether something that was posted is not on its way yet. It goes in pieces, each with a poll() here and there: do not let it wait.
+  virtual bool sending() const = 0;
   /// Waits until all that was posted is on its way.
   virtual void flush() = 0;
 

@@ -21,6 +21,8 @@ using Clock = std::chrono::steady_clock;
 /// Elements that one collective call moves at most: MPI counts in int, and each call has its own limit of time.
 constexpr std::size_t kBlock = std::size_t{8} << 20U;
 constexpr int kTag = 1;
+/// For so long a call that is on its way keeps looking without a nap.
+constexpr auto kSpin = std::chrono::milliseconds(200);
 
 /// Of our own communicator, whose errors come back as codes.
 void check(int code, const char* what) {
@@ -78,6 +80,8 @@ class MpiSession::MpiCommunicator final : public Communicator {
     return received;
   }
 
+  bool sending() const override { return !sending_.empty(); }
+
   void flush() override {
     for (Sending& sending : sending_) await(sending.request, "send a letter");
     sending_.clear();
@@ -124,13 +128,17 @@ class MpiSession::MpiCommunicator final : public Communicator {
 
   void await(MPI_Request& request, const char* what) {
     const auto begin = Clock::now();
-    const Patience patience;
     for (;;) {
       int done = 0;
       check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), what);
       if (done != 0) return;
       if (gives_up() || Clock::now() - begin > Watch::kSilence) throw RankLost(std::string("a rank did not answer when it was time to ") + what + ": it died, or its machine or the network did");
-      std::this_thread::sleep_for(patience.sleep());
+      // What is long goes in pieces, and each waits until both ends have looked: naps would add up.
+      if (Clock::now() - begin < kSpin) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(Patience::kShortest);
+      }
     }
   }
 
@@ -154,24 +162,32 @@ MpiSession::~MpiSession() = default;
 
 Communicator& MpiSession::communicator() { return *communicator_; }
 
-std::size_t MpiSession::cores() const {
+MpiSession::Neighbours MpiSession::neighbours(std::size_t workers) const {
   MPI_Comm machine = MPI_COMM_NULL;
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> mine(CPU_SETSIZE, 0);
-  std::vector<int> all(CPU_SETSIZE, 0);
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) {
-    for (int i = 0; i < CPU_SETSIZE; ++i) mine[static_cast<std::size_t>(i)] = CPU_ISSET(i, &set) ? 1 : 0;
-  }
-  MPI_Allreduce(mine.data(), all.data(), CPU_SETSIZE, MPI_INT, MPI_SUM, machine);
+  int self = 0;
+  int size = 1;
+  MPI_Comm_rank(machine, &self);
+  MPI_Comm_size(machine, &size);
+  // The number of workers, and a flag for each CPU.
+  constexpr int kNumbers = 1 + CPU_SETSIZE;
+  std::vector<int> mine(kNumbers, 0);
+  mine[0] = static_cast<int>(workers);
+  for (const int cpu : allowed_cpus()) mine[static_cast<std::size_t>(1 + cpu)] = 1;
+  std::vector<int> all(static_cast<std::size_t>(size * kNumbers), 0);
+  MPI_Allgather(mine.data(), kNumbers, MPI_INT, all.data(), kNumbers, MPI_INT, machine);
   MPI_Comm_free(&machine);
-  // Each core is divided among the ranks that may run on it.
-  double share = 0;
-  for (std::size_t i = 0; i < mine.size(); ++i) {
-    if (mine[i] != 0) share += 1.0 / all[i];
+  Neighbours neighbours;
+  neighbours.self = static_cast<std::size_t>(self);
+  for (std::size_t rank = 0; rank < static_cast<std::size_t>(size); ++rank) {
+    const int* numbers = all.data() + rank * kNumbers;
+    CpuUser& user = neighbours.ranks.emplace_back();
+    user.workers = static_cast<std::size_t>(numbers[0]);
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (numbers[1 + cpu] != 0) user.cpus.push_back(cpu);
+    }
   }
-  return std::max<std::size_t>(1, static_cast<std::size_t>(share + 1e-6));
+  return neighbours;
 }
 
 void MpiSession::finish() {

@@ -2,8 +2,10 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "simulations/mpi/communicator.h"
+#include "simulations/pinning.h"
 
 namespace fl {
 
@@ -17,8 +19,12 @@ class MpiSession {
   ~MpiSession();
 
   Communicator& communicator();
-  /// How many cores are this rank's, when the ranks of one machine share those that they may run on; at least 1.
-  std::size_t cores() const;
+  /// The ranks of this machine, each with its `workers`; `self` is this one's place among them. All ranks call it together.
+  struct Neighbours {
+    std::vector<CpuUser> ranks;
+    std::size_t self = 0;
+  };
+  Neighbours neighbours(std::size_t workers) const;
   /// Takes leave of MPI. Without it the launcher takes this process for a dead one and ends the others: as it should after an error that kept
   /// ranks from saying good-bye.
   void finish();

@@ -6,18 +6,21 @@
 namespace fl {
 
 /// How long a loop that has to look for letters may sleep: an eighth of the time in which nothing happened, so that a wait is lengthened by an
-/// eighth at most, and a long one costs next to nothing. MPI itself would wait by spinning, on a core that a worker needs.
+/// eighth at most, and a long one costs next to nothing. MPI itself would wait by spinning, on a core that a worker needs. While all workers of
+/// this rank have something to do nobody waits, and each look takes a core from one of them: then it sleeps a millisecond at least.
 class Patience {
  public:
   using Clock = std::chrono::steady_clock;
   void something_happened() { since_ = Clock::now(); }
-  std::chrono::microseconds sleep() const {
+  std::chrono::microseconds sleep(bool workers_are_busy = false) const {
     const auto quiet = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - since_);
-    return std::clamp(quiet / 8, kShortest, kLongest);
+    return std::clamp(quiet / 8, workers_are_busy ? kShortestWhileBusy : kShortest, kLongest);
   }
 
- private:
   static constexpr std::chrono::microseconds kShortest{5};
+
+ private:
+  static constexpr std::chrono::microseconds kShortestWhileBusy{1000};
   static constexpr std::chrono::microseconds kLongest{4000};
 
   Clock::time_point since_ = Clock::now();

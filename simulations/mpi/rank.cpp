@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,10 +11,10 @@
 #include "aggregator/engine/secure_setup.h"
 #include "fl_core/config/json_reader.h"
 #include "fl_core/config/plan.h"
-#include "fl_core/ml/batches.h"
 #include "simulations/mpi/cluster.h"
 #include "simulations/mpi/letters.h"
 #include "simulations/mpi/patience.h"
+#include "simulations/pooled_evaluation.h"
 #include "simulations/simulated_enrolment.h"
 #include "simulations/simulation.h"
 #include "simulations/virtual_clients.h"
@@ -26,14 +25,15 @@ namespace {
 /// Answers that carry updates are not collected beyond this.
 constexpr std::size_t kLongLetter = std::size_t{16} << 20U;
 
-/// Letters that workers have for rank 0, and a bell for the thread that sends them.
+/// Letters that workers have for rank 0, and a bell for the thread that sends them. Answers do not ring it: they can wait while there is work.
 class Outbox {
  public:
   void put(std::uint64_t ticket, const JobResult& result) {
     const std::lock_guard lock(mutex_);
     if (!answers_) answers_.emplace(Topic::answers);
     answers_->result(ticket, result);
-    if (answers_->size() > kLongLetter) others_.push_back(std::exchange(answers_, std::nullopt)->finish());
+    if (answers_->size() <= kLongLetter) return;
+    others_.push_back(std::exchange(answers_, std::nullopt)->finish());
     bell_.notify_one();
   }
   void put(Letter letter) {
@@ -47,10 +47,16 @@ class Outbox {
     if (answers_) letters.push_back(std::exchange(answers_, std::nullopt)->finish());
     return letters;
   }
-  /// Sleeps until something is put, but not longer than that.
+  void ring() {
+    const std::lock_guard lock(mutex_);
+    rung_ = true;
+    bell_.notify_one();
+  }
+  /// Sleeps until the bell rings, but not longer than that.
   void nap(std::chrono::microseconds most) {
     std::unique_lock lock(mutex_);
-    bell_.wait_for(lock, most, [this] { return answers_ || !others_.empty(); });
+    bell_.wait_for(lock, most, [this] { return rung_ || !others_.empty(); });
+    rung_ = false;
   }
 
  private:
@@ -58,6 +64,7 @@ class Outbox {
   std::condition_variable bell_;
   std::optional<LetterWriter> answers_;
   std::vector<Letter> others_;
+  bool rung_ = false;
 };
 
 /// The workers of one run, and what they need.
@@ -70,6 +77,7 @@ class Workshop {
         codec_(codecs().create(experiment().codec, "codec")),
         in_process_(InProcessParts{experiment(), *prepared.partition, *prepared.data.train, *codec_, [this] { return make_worker(); }, [this] { return stopping_ || options_.should_stop(); }},
                     options.workers) {
+    in_process_.ring_when_idle([this] { outbox_.ring(); });
     if (run.sums) in_process_.sum_updates(run.parameters, run.max_updates, run.bound_bits);
     if (!run.plan.empty()) promise(*parse_plan(run.plan).privacy, run.parameters);
     if (experiment().secure_aggregation) {
@@ -106,9 +114,7 @@ class Workshop {
     const auto all = std::make_shared<Measuring>();
     all->left = count;
     if (count == 0) outbox_.put(LetterWriter(Topic::measured).evaluation({}).finish());
-    for (std::size_t i = first; i < first + count; ++i) {
-      in_process_.post([=, this](Worker& worker) { measure(worker, i, weights, *all); });
-    }
+    in_process_.when_idle(count, [=, this](Worker& worker, std::size_t i) { measure(worker, first + i, weights, *all); });
   }
 
  private:
@@ -123,7 +129,7 @@ class Workshop {
 
   Worker make_worker() {
     if (options_.worker_setup) options_.worker_setup();
-    return {prepared_.model->make(static_cast<std::uint64_t>(experiment().seed)), trainers().create(experiment().trainer, "trainer"), nullptr};
+    return {prepared_.devices->make_model(*prepared_.model, static_cast<std::uint64_t>(experiment().seed)), trainers().create(experiment().trainer, "trainer"), nullptr};
   }
 
   void promise(const PrivacyPlan& plan, std::uint64_t parameters) {
@@ -142,10 +148,7 @@ class Workshop {
   void measure(Worker& worker, std::size_t part, const SharedBuffer& weights, Measuring& all) {
     Evaluation sums;
     try {
-      const auto bytes = weights.span();
-      if (worker.model->weights().size_bytes() != bytes.size()) throw ProtocolError("the weights are not as long as the model");
-      std::memcpy(worker.model->weights().data(), bytes.data(), bytes.size());
-      sums = evaluate_part(*worker.model, *prepared_.data.test, part);
+      sums = evaluate_part(worker, weights, *prepared_.data.test, part);
     } catch (...) {
       outbox_.put(LetterWriter(Topic::failed).error(std::current_exception()).finish());
       return;
@@ -204,7 +207,7 @@ class Rank {
     if (!failed_ && options_.should_stop()) throw Interrupted("interrupted");
     if (watch_.now() - heard_ > Watch::kSilence) give_up();
     if (busy) return patience_.something_happened();
-    outbox_.nap(patience_.sleep());
+    outbox_.nap(communicator_.sending() ? Patience::kShortest : patience_.sleep(workshop_ && workshop_->workers().busy()));
   }
 
   void say(Letter letter) { communicator_.post(0, std::move(letter)); }
@@ -252,6 +255,7 @@ class Rank {
     Experiment experiment = parse_experiment(nlohmann::json::parse(document), source);
     try {
       prepared_.emplace(prepare(std::move(experiment)));
+      prepared_->devices->start_with(static_cast<std::size_t>(communicator_.rank()) * options_.workers);
     } catch (const ConfigError& error) {
       throw ConfigError(source + ": " + error.what());
     }

@@ -262,6 +262,50 @@ TEST_F(RunFolderTest, CreatesWhereAnAttemptDiedAtOnce) {
   EXPECT_TRUE(fs::exists(path() / "experiment.json"));
 }
 
+TEST_F(RunFolderTest, OfARefusedRunGoesAsItCame) {
+  const fs::path inner = path() / "runs" / "x";
+  {
+    RunFolder folder(inner, RunFolderMode::create, "{}");
+    folder.store().set_meta("max_updates", "3");
+    folder.discard();
+    EXPECT_FALSE(fs::exists(path())) << "with the parents that had to be made";
+    folder.discard();
+  }
+  EXPECT_FALSE(fs::exists(path()));
+  // What was there before stays, and so does what somebody else put there.
+  fs::create_directories(inner);
+  {
+    RunFolder folder(inner, RunFolderMode::create, "{}");
+    folder.discard();
+  }
+  EXPECT_TRUE(fs::is_empty(inner));
+  {
+    RunFolder folder(inner / "y", RunFolderMode::create, "{}");
+    write_file_atomically(inner / "y" / "thesis.txt", std::string("x"));
+    folder.discard();
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(inner / "y"), fs::directory_iterator()), 1);
+}
+
+TEST_F(RunFolderTest, OfARunThatHasBegunIsNeverDiscarded) {
+  {
+    RunFolder folder(path(), RunFolderMode::create, "{}");
+    commit(folder, 0);
+    folder.complete(*folder.store().incomplete_report());
+    folder.discard();
+  }
+  EXPECT_EQ(expect_intact(), 0U);
+  {
+    RunFolder folder(path(), RunFolderMode::resume);
+    folder.discard();
+  }
+  EXPECT_EQ(expect_intact(), 0U);
+  RunFolder charged(folder_ / "charged", RunFolderMode::create, "{}");
+  charged.charge({{"round", 1}});
+  charged.discard();
+  EXPECT_TRUE(fs::exists(folder_ / "charged" / "ledger.head"));
+}
+
 TEST_F(RunFolderTest, NoticesADamagedOrMissingModel) {
   fill(0);
   const std::string hash = sha256_hex(model_of(0));

@@ -59,7 +59,7 @@ class DeskTest : public ::testing::Test {
     options.max_update_bytes = 300'000;
     options.grace_s = 10;
     if (change) change(options);
-    desk_ = std::make_unique<Desk>(options, Desk::Outputs{[this](Delivery d) { delivered_.push_back(std::move(d)); }, [this] { ++roster_changes_; }, [this] { ++credits_returned_; }}, known);
+    desk_ = std::make_unique<Desk>(options, Desk::Outputs{[this](Delivery d) { delivered_.push_back(std::move(d)); }, [](const UploadPiece& piece) { piece.hash->add(piece.bytes); }, [this] { ++roster_changes_; }, [this] { ++credits_returned_; }}, known);
   }
 
   Hello hello() const {
@@ -441,6 +441,7 @@ TEST_F(DeskTest, AMaskedVectorIsUploadedAndSettledAtOnce) {
   upload(*again, request, answer.body(), 100'000, 250'000);
   ASSERT_EQ(delivered_.size(), 1U);
   EXPECT_EQ(delivered_[0].blob, reference_to(answer.body().span()));
+  EXPECT_EQ(delivered_[0].hash->finish(), delivered_[0].blob->sha256);
   EXPECT_EQ(reference_to(delivered_[0].arrival.message->body().span()), reference_to(answer.body().span()));
   EXPECT_EQ(parse_receipt(again->frames.back()).outcome, Outcome::accepted);
 }
@@ -484,6 +485,7 @@ TEST_F(DeskTest, AnUploadIsGrantedReceivedAndDeliveredWithItsHash) {
   upload(*line, request, body, 0, 250'000);
   ASSERT_EQ(delivered_.size(), 1U);
   EXPECT_EQ(delivered_[0].blob, reference_to(body.span()));
+  EXPECT_EQ(delivered_[0].hash->finish(), delivered_[0].blob->sha256);
   EXPECT_EQ(reference_to(delivered_[0].arrival.message->body().span()), reference_to(body.span()));
   EXPECT_EQ(credits_returned_, 0) << "the engine still holds the message";
   delivered_.clear();
@@ -625,6 +627,32 @@ TEST_F(DeskTest, AClientThatIsNotReadyIsNotOnTheRoster) {
   EXPECT_EQ(desk_->connected(), 1U);
   desk_->heartbeat(*line, Heartbeat{true, 0});
   EXPECT_THAT(desk_->ready(), ElementsAre(0));
+}
+
+TEST_F(DeskTest, ChangesOfTheRosterAddUpToIt) {
+  std::set<ClientId> copy;
+  const auto follow = [&] {
+    for (const auto& [id, is_ready] : desk_->take_ready_changes()) {
+      EXPECT_EQ(is_ready, is_ready ? copy.insert(id).second : copy.erase(id) == 0) << id;
+    }
+    EXPECT_EQ(copy, desk_->ready());
+  };
+  const auto a = connect("a");
+  const auto b = connect("b");
+  follow();
+  desk_->heartbeat(*a, Heartbeat{false, 0});
+  follow();
+  desk_->heartbeat(*a, Heartbeat{true, 0});
+  desk_->heartbeat(*a, Heartbeat{true, 0});
+  desk_->disconnected(*b, 0, 0);
+  follow();
+  const auto again = connect("a");  // takes over: no change
+  EXPECT_THAT(desk_->take_ready_changes(), IsEmpty());
+  desk_->disconnected(*a, 0, 0);
+  EXPECT_THAT(desk_->take_ready_changes(), IsEmpty());
+  desk_->goodbye(*again, 0, 0);
+  follow();
+  EXPECT_THAT(copy, IsEmpty());
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ ROOMS = {
 HEADERS = {".h", ".hpp"}
 SOURCES = HEADERS | {".cpp", ".cc", ".cxx", ".inl"}
 
-TORCH_FILES = (r"fl_core/ml/(torch_model\.\w+|architecture_model\.\w+|ghost_\w+\.\w+|torch_runtime\.cpp|modules/.*)|tests/ml/.*"
+TORCH_FILES = (r"fl_core/ml/(torch_(max_pool|model|accelerator|resident)\.\w+|architecture_model\.\w+|ghost_\w+\.\w+|torch_runtime\.cpp|modules/.*)|tests/ml/.*"
                r"|benchmarks/scenarios/.*")
 # Who may include the net folders: they themselves, the health server, and the programs.
 NET_USERS = r"(^|/)(net|web)/|^(aggregator|client)/(main|\w+_config)\.(cpp|h)$|^simulations/cli/"
@@ -45,7 +45,7 @@ LIBRARIES = [
 ]
 # Header, the headers that may include it all the same, why not: a header passes its cost on to all who include it.
 HEAVY_IN_HEADERS = [
-    ("torch/torch.h", r"fl_core/ml/torch_model\.h", "include the parts that the header shows, or forward-declare"),
+    ("torch/torch.h", r"fl_core/ml/torch_(model|accelerator|resident)\.h", "include the parts that the header shows, or forward-declare"),
     ("boost/asio.hpp", r"(?!)", "include the parts that are used"),
     ("nlohmann/json.hpp", r"(?!)", "nlohmann/json_fwd.hpp is enough for a header that holds no JSON value"),
 ]

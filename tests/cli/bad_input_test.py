@@ -130,6 +130,10 @@ class ExperimentFile(BadInputTest):
             ({"secure_aggregation": {"dropout_rat": 0.1}}, ["secure_aggregation.dropout_rat: unknown key", "did you mean 'dropout_rate'?"]),
             ({"secure_aggregation": []}, ["secure_aggregation: got [], expected an object"]),
             ({"expect": {"low": 0.9, "high": 0.8}}, ["expect.low: got 0.9, expected at most expect.high"]),
+            ({"device": "gpu"}, ["device: got \"gpu\", expected \"cpu\", \"cuda\""]),
+            ({"device": "cuda:1,cuda:1"}, ["device: got \"cuda:1,cuda:1\"", "each GPU once"]),
+            # Whatever is missing: CUDA in LibTorch, a GPU, or so many of them.
+            ({"device": "cuda:99"}, ["device: got \"cuda:99\", but "]),
             ({"name": "../x"}, ["name: got \"../x\""]),
         ):
             self.assert_file_refused({**good, **changes}, *parts)

@@ -1,19 +1,23 @@
 """What each command of fl prints and writes when all is well."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import sqlite3
+import unittest
 
 import support
 from support import EXPERIMENTS, TINY, experiment, read_json, sha256_of
 
+CPUS = sorted(os.sched_getaffinity(0))
 COMMANDS = ("simulate", "resume", "up", "replay", "sweep", "plan", "doctor", "report", "clients", "config")
 # What benchmarks and scripts read from the last line of --json.
 SUMMARY = {"status", "rounds", "accuracy", "loss", "model_sha256", "seconds", "seconds_rounds", "cpu_seconds_rounds", "train_samples_per_s", "client_rounds_per_s",
            "peak_rss_bytes", "bytes_up", "bytes_down"}
 ROUND = {"round", "model_version", "abandoned", "outcomes", "bytes_up", "bytes_down", "examples", "steps", "training_loss",
-         "update_norm", "virtual_seconds", "wall_seconds", "wall_seconds_evaluation"}
+         "update_norm", "virtual_seconds", "wall_seconds", "wall_seconds_evaluation", "wall_seconds_evaluation_alone"}
 # They look like addresses, but nobody fetches them.
 NAMESPACES = {"http://www.w3.org/1999/xhtml", "http://www.w3.org/2000/svg"}
 
@@ -58,7 +62,7 @@ class Simulate(support.CliTest):
         training_s = sum(one["wall_seconds"] for one in rounds)
         self.assertAlmostEqual(summary["train_samples_per_s"] * training_s / examples, 1, 6)
         self.assertAlmostEqual(summary["client_rounds_per_s"] * training_s / 25, 1, 6)
-        self.assertAlmostEqual(summary["seconds"], training_s + sum(one["wall_seconds_evaluation"] for one in rounds), 6)
+        self.assertAlmostEqual(summary["seconds"], training_s + sum(one["wall_seconds_evaluation_alone"] for one in rounds), 6)
         self.assertGreater(summary["peak_rss_bytes"], 1 << 20)
         self.assertEqual(summary["model_sha256"], sha256_of(self.folder / "run" / "model.safetensors"))
 
@@ -96,6 +100,33 @@ class Simulate(support.CliTest):
             file = self.write("expect.json", experiment(rounds=1, expect={"metric": "accuracy", "low": low, "high": 1.0}))
             self.assertIn(word, self.fl("simulate", file, "--check", "--output", f"checked-{low}", code=code).out)
             self.fl("simulate", file, "--output", f"unchecked-{low}")
+
+
+@unittest.skipIf(len(CPUS) < 2, "one CPU has nothing to choose")
+class Pinning(support.CliTest):
+    def pinned(self, workers, *arguments):
+        """Where the workers are, once rounds have begun."""
+        process = self.start("simulate", TINY, "--set", "rounds=100000", "--output", "-".join(["run", str(workers), *arguments]), "--json", "--workers", str(workers), *arguments)
+        process.stdout.readline()
+        cpus = support.pinned_cpus(process.pid)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=support.HANGS_AFTER_S)
+        return cpus
+
+    def test_each_worker_has_a_cpu_of_its_own_or_none(self):
+        on = self.pinned(2, "--pin", "on")
+        self.assertEqual(len(set(on)), 2)
+        self.assertLessEqual(set(on), set(CPUS))
+        self.assertEqual(self.pinned(2), [])
+        self.assertEqual(self.pinned(len(CPUS), "--pin", "auto"), CPUS, "a worker for every CPU")
+        self.assertEqual(self.pinned(1, "--pin", "auto"), [], "another run may want to be here")
+        self.assertEqual(self.pinned(len(CPUS) + 1, "--pin", "auto"), [])
+
+    def test_asked_for_where_it_cannot_be_is_refused(self):
+        result = self.fl("simulate", TINY, "--pin", "on", "--workers", str(len(CPUS) + 1), code=2)
+        self.assert_one_error_line(result, f"--pin on: got {len(CPUS) + 1} workers on this machine", f"this process may use {len(CPUS)}")
+        self.assert_one_error_line(self.fl("simulate", TINY, "--pin", "maybe", code=2), "--pin: maybe not in {auto,off,on}")
+        self.assertEqual(list(self.folder.iterdir()), [])
 
 
 class Sweep(support.CliTest):
@@ -138,7 +169,7 @@ class Plan(support.CliTest):
         plan = json.loads(self.fl("plan", TINY, "--workers", "1", "--json").out)
         run = self.simulate(TINY, "run", "--workers", "1")
         self.assertEqual(plan["parameters"], run["parameters"])
-        self.assertEqual((plan["clients"], plan["workers"]), (20, 1))
+        self.assertEqual((plan["clients"], plan["workers"], plan["device"]), (20, 1, "cpu"))
         # 5 rounds; a plan leaves out headers, which are small beside the weights but not beside 188 of them.
         for key in ("bytes_up", "bytes_down"):
             self.assertEqual(plan[f"{key}_per_round"], 5 * 4 * run["parameters"])
@@ -156,7 +187,7 @@ class Plan(support.CliTest):
 
     def test_for_people(self):
         out = self.fl("plan", TINY).out
-        for part in ("parameters", "188", "traffic a round", "memory", "time"):
+        for part in ("parameters", "188", "device", "traffic a round", "memory", "time"):
             self.assertIn(part, out)
 
     def test_half_the_traffic_with_16_bits(self):

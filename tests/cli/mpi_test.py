@@ -102,6 +102,18 @@ class Parity(MpiTest):
         run, _ = self.simulate_on(2, TINY, "shared")
         self.assertEqual(run["workers"], 2 * max(1, len(os.sched_getaffinity(0)) // 2))
 
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one CPU has nothing to choose")
+    def test_ranks_of_one_machine_pin_to_different_cpus(self):
+        mpirun = self.start_on(2, "simulate", TINY, "--set", "rounds=100000", "--output", "pinned", "--json", "--workers", "1", "--pin", "on")
+        wait_for_round(mpirun, 2)
+        cpus = [support.pinned_cpus(rank_of(mpirun, rank)) for rank in (0, 1)]
+        mpirun.send_signal(signal.SIGTERM)
+        self.finish(mpirun)
+        self.assertEqual([len(of_rank) for of_rank in cpus], [1, 1])
+        self.assertNotEqual(cpus[0], cpus[1])
+        result = self.on(2, "simulate", TINY, "--output", "many", "--workers", str(len(os.sched_getaffinity(0))), "--pin", "on", code=2)
+        self.assert_said(result, f"--pin on: got {2 * len(os.sched_getaffinity(0))} workers on this machine")
+
 
 @needs_mpi
 class Ends(MpiTest):

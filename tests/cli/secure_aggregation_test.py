@@ -53,8 +53,8 @@ class SameBits(support.CliTest):
 
 
 class Refusals(support.CliTest):
-    def assert_refused(self, changes, *parts, commands=("simulate", "plan")):
-        for command in commands:
+    def assert_refused(self, changes, *parts):
+        for command in ("simulate", "plan"):
             with self.subTest(f"{command} {changes}"):
                 file = self.write("bad.json", secure_experiment(**changes))
                 before = sorted(self.folder.rglob("*"))
@@ -68,8 +68,7 @@ class Refusals(support.CliTest):
         self.assert_refused({"secure_aggregation": {"minimum_survivors": 11}}, "bad.json: round.cohort: got 10, expected at least 11")
         self.assert_refused({"evaluation": {"per_client_every": 2, "client_holdout": 0.2}}, "evaluation.per_client_every: got 2, expected 0 under secure_aggregation")
         self.assert_refused({"round": {"cohort": 8, "weighting": "uniform"}, "sampler": {"name": "poisson"}, "devices": None, "privacy": {
-            "mechanism": {"name": "central_gaussian", "adaptive": {}}, "noise_multiplier": 1, "delta": 1e-5, "sampling": "poisson"}}, "privacy.mechanism.adaptive",
-                            commands=("plan",))
+            "mechanism": {"name": "central_gaussian", "adaptive": {}}, "noise_multiplier": 1, "delta": 1e-5, "sampling": "poisson"}}, "privacy.mechanism.adaptive")
 
     def test_keys(self):
         self.assert_refused({"secure_aggregation": {"drop_out_rate": 0.1}}, "secure_aggregation.drop_out_rate: unknown key", "did you mean 'dropout_rate'?")
@@ -79,8 +78,7 @@ class Refusals(support.CliTest):
         small = {"cohort": 4, "minimum_updates": 3}
         for rates, part in (({"adversary_rate": 0.5, "dropout_rate": 0.3}, "adversary_rate + 2 * dropout_rate is 1.1"),
                             ({"adversary_rate": 0.3, "dropout_rate": 0.3}, "no threshold keeps secrets from the adversaries")):
-            self.assert_refused({"round": small, "secure_aggregation": rates}, part, commands=("plan",))
-            self.assert_one_error_line(self.fl("simulate", self.write("bad.json", secure_experiment(round=small, secure_aggregation=rates)), code=CONFIG), part)
+            self.assert_refused({"round": small, "secure_aggregation": rates}, part)
 
 
 class DropOuts(support.CliTest):

@@ -49,6 +49,16 @@ def metrics(folder):
     return [{key: value for key, value in json.loads(line).items() if not key.startswith("wall_seconds")} for line in lines]
 
 
+def pinned_cpus(process):
+    """The CPUs of the process's threads that may run on one only; it has a wider mask itself."""
+    cpus = []
+    for thread in pathlib.Path(f"/proc/{process}/task").iterdir():
+        mask = os.sched_getaffinity(int(thread.name))
+        if len(mask) == 1:
+            cpus += mask
+    return sorted(cpus)
+
+
 class Result:
     """What a finished command left: its exit code, standard output and standard error."""
 

@@ -93,6 +93,14 @@ TEST_F(ClientConfigTest, RefusesHoursThatAreNoWindow) {
   EXPECT_THAT(error(), HasSubstr("limits.hours: got \"22\""));
 }
 
+TEST_F(ClientConfigTest, TakesADeviceOfItsOwn) {
+  EXPECT_EQ(load().device, "cpu");
+  document["device"] = "cuda:1";  // whether there is one is asked when the client starts
+  EXPECT_EQ(load().device, "cuda:1");
+  document["device"] = "gpu";
+  EXPECT_THAT(error(), HasSubstr("device: got \"gpu\", expected \"cpu\", \"cuda\""));
+}
+
 TEST_F(ClientConfigTest, TakesWhatTheOwnerWantsOfSecureAggregation) {
   const SecureAggregationDemand left_out = load().secure_aggregation;
   EXPECT_FALSE(left_out.required);

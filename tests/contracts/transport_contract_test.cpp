@@ -1,8 +1,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <condition_variable>
+#include <future>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "simulations/in_process.h"
@@ -148,19 +151,21 @@ INSTANTIATE_TEST_SUITE_P(InProcess, TransportContract, ::testing::Values(1, 2, 5
                          [](const auto& workers) { return "Workers" + std::to_string(workers.param); });
 
 /// The pool's other duty, beside the mailbox.
-TEST(WorkerPool, RunsEveryActionOnceAndPassesOnWhatOneThrows) {
+TEST(WorkerPool, DoesEveryPartOnceAndPassesOnWhatOneThrows) {
   Fleet fleet(test::toy_experiment(), 3);
   std::vector<std::atomic<int>> calls(100);
-  fleet.pool().for_each(calls.size(), [&](Worker& worker, std::size_t i) {
+  const auto all = fleet.pool().when_idle(calls.size(), [&](Worker& worker, std::size_t i) {
     EXPECT_NE(worker.model, nullptr);
     ++calls[i];
   });
+  fleet.pool().await(*all);
+  EXPECT_TRUE(all->over());
   for (const auto& count : calls) EXPECT_EQ(count, 1);
   const auto third_fails = [](Worker&, std::size_t i) {
     if (i == 3) throw ConfigError("no");
   };
-  EXPECT_THROW(fleet.pool().for_each(5, third_fails), ConfigError);
-  fleet.pool().for_each(0, [](Worker&, std::size_t) {});
+  EXPECT_THROW(fleet.pool().await(*fleet.pool().when_idle(5, third_fails)), ConfigError);
+  EXPECT_TRUE(fleet.pool().when_idle(0, third_fails)->over());
 }
 
 TEST(WorkerPool, AskedToStopItDropsWhatIsLeft) {
@@ -173,13 +178,97 @@ TEST(WorkerPool, AskedToStopItDropsWhatIsLeft) {
     ++calls;
     while (polls == 0) std::this_thread::yield();
   };
-  EXPECT_THROW(fleet.pool().for_each(1000, action), Interrupted);
+  EXPECT_THROW(fleet.pool().await(*fleet.pool().when_idle(1000, action)), Interrupted);
   EXPECT_LE(calls, 1);
+}
+
+TEST(WorkerPool, WhatHasTimeIsDoneWhenNoJobCanBeStarted) {
+  Fleet fleet(test::toy_experiment(), 1);
+  // Jobs that sum can all be started, however few were delivered.
+  fleet.pool().sum_updates(fleet.task(1).body().size() / sizeof(float), 20, 6);
+  // The one worker is held in a first part while jobs and other parts are given.
+  std::promise<void> held;
+  std::promise<void> go_on;
+  const auto first = fleet.pool().when_idle(1, [&](Worker&, std::size_t) {
+    held.set_value();
+    go_on.get_future().wait();
+  });
+  held.get_future().wait();
+  std::size_t waiting_jobs = 0;
+  const auto second = fleet.pool().when_idle(3, [&](Worker&, std::size_t) { waiting_jobs += fleet.pool().backlog().jobs; });
+  for (ClientId client = 0; client < 20; ++client) fleet.transport().send(client, fleet.task(1));
+  EXPECT_EQ(fleet.pool().backlog().jobs, 20U);
+  go_on.set_value();
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(fleet.transport().wait(kNever));
+  fleet.pool().await(*second);
+  EXPECT_EQ(waiting_jobs, 0U) << "a part was done while a job could have been";
+}
+
+TEST(WorkerPool, JobsAreAnsweredWhileAPartIsStillBeingDone) {
+  Fleet fleet(test::toy_experiment(), 2);
+  std::promise<void> held;
+  std::promise<void> go_on;
+  const auto slow = fleet.pool().when_idle(1, [&](Worker&, std::size_t) {
+    held.set_value();
+    go_on.get_future().wait();
+  });
+  held.get_future().wait();
+  for (ClientId client = 0; client < 20; ++client) fleet.transport().send(client, fleet.task(1));
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(fleet.transport().wait(kNever));
+  EXPECT_FALSE(slow->over());
+  go_on.set_value();
+  fleet.pool().await(*slow);
+  EXPECT_TRUE(slow->over());
+}
+
+TEST(WorkerPool, DroppedWorkEndsWithThePartsThatWereBegun) {
+  Fleet fleet(test::toy_experiment(), 1);
+  std::promise<void> held;
+  std::promise<void> go_on;
+  std::atomic<int> calls = 0;
+  const auto work = fleet.pool().when_idle(5, [&](Worker&, std::size_t) {
+    ++calls;
+    held.set_value();
+    go_on.get_future().wait();
+  });
+  held.get_future().wait();
+  work->drop();
+  EXPECT_FALSE(work->over());
+  go_on.set_value();
+  fleet.pool().await(*work);
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(WorkerPool, RingsWhenAWorkerFindsNothingToDo) {
+  Fleet fleet(test::toy_experiment(), 1);
+  std::mutex mutex;
+  std::condition_variable changed;
+  int rings = 0;
+  std::promise<void> held;
+  std::promise<void> go_on;
+  fleet.pool().ring_when_idle([&] {
+    const std::lock_guard lock(mutex);
+    ++rings;
+    changed.notify_all();
+  });
+  const auto work = fleet.pool().when_idle(1, [&](Worker&, std::size_t) {
+    held.set_value();
+    go_on.get_future().wait();
+  });
+  held.get_future().wait();
+  EXPECT_TRUE(fleet.pool().busy());
+  std::unique_lock lock(mutex);
+  const int before = rings;
+  go_on.set_value();
+  changed.wait(lock, [&] { return rings > before; });
+  lock.unlock();
+  fleet.pool().ring_when_idle(nullptr);
+  EXPECT_FALSE(fleet.pool().busy());
 }
 
 TEST(WorkerPool, AWorkerThatCannotBeMadeIsAnErrorOfTheCaller) {
   Fleet fleet(test::toy_experiment(), 2, nullptr, []() -> Worker { throw ConfigError("no model"); });
-  EXPECT_THROW(fleet.pool().for_each(4, [](Worker&, std::size_t) {}), ConfigError);
+  EXPECT_THROW(fleet.pool().await(*fleet.pool().when_idle(4, [](Worker&, std::size_t) {})), ConfigError);
 }
 
 }  // namespace

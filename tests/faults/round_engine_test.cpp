@@ -38,16 +38,22 @@ class ScriptedTransport final : public Transport {
     now_ = std::max(now_, first.mapped().time);
     return std::move(first.mapped());
   }
+  std::optional<Arrival> poll() override {
+    if (!polls || arrivals_.empty() || arrivals_.begin()->first.first > now_) return std::nullopt;
+    return wait(now_);
+  }
   void close_round(std::uint32_t round) override { closed.push_back(round); }
   Seconds now() const override { return now_; }
+  bool polls = false;
 
  private:
   std::multimap<std::pair<Seconds, ClientId>, Arrival> arrivals_;
   Seconds now_ = 0;
 };
 
-/// Four clients with a layout of three floats; every client is asked in each round.
-class RoundEngineTest : public ::testing::Test {
+/// Four clients with a layout of three floats; every client is asked in each round. The parameter: whether the transport tells of arrivals
+/// that wait, so that updates are folded several at a time.
+class RoundEngineTest : public ::testing::TestWithParam<bool> {
  protected:
   RoundEngineTest()
       : experiment_(make_experiment()),
@@ -56,6 +62,7 @@ class RoundEngineTest : public ::testing::Test {
         sampler_(samplers().create(experiment_.sampler, "sampler")),
         strategy_(strategies().create(experiment_.strategy, "strategy", {layout_, 16, 6})),
         global_(layout_) {
+    transport_.polls = GetParam();
     for (ClientId client = 0; client < 4; ++client) transport_.scripts[client] = {honest({1, 2, 3}), 1};
   }
 
@@ -102,7 +109,7 @@ class RoundEngineTest : public ::testing::Test {
   std::string reason_;
 };
 
-TEST_F(RoundEngineTest, AddsTheWeightedMeanOfAllUpdates) {
+TEST_P(RoundEngineTest, AddsTheWeightedMeanOfAllUpdates) {
   transport_.scripts[0].answer = honest({4, 0, 0}, 30);
   const RoundReport report = run();
   // (30·4 + 3·10·1) / 60 = 2.5 ; (3·10·2) / 60 = 1 ; (3·10·3) / 60 = 1.5
@@ -118,7 +125,7 @@ TEST_F(RoundEngineTest, AddsTheWeightedMeanOfAllUpdates) {
   EXPECT_EQ(transport_.closed, std::vector<std::uint32_t>{1});
 }
 
-TEST_F(RoundEngineTest, ArrivalOrderDoesNotChangeABit) {
+TEST_P(RoundEngineTest, ArrivalOrderDoesNotChangeABit) {
   const std::vector<std::vector<float>> deltas = {{0.1F, 1e-7F, 3}, {-0.7F, 2e-7F, 1e-3F}, {0.3F, -1e-7F, 5}, {0.9F, 9, -4}};
   std::vector<float> first;
   for (int order = 0; order < 4; ++order) {
@@ -134,43 +141,43 @@ TEST_F(RoundEngineTest, ArrivalOrderDoesNotChangeABit) {
   }
 }
 
-TEST_F(RoundEngineTest, NamesTheReasonForEachBadUpdate) {
+TEST_P(RoundEngineTest, NamesTheReasonForEachBadUpdate) {
   EXPECT_EQ(outcome_of_client_3([](const Message&) { return std::nullopt; }), Outcome::left);
 }
-TEST_F(RoundEngineTest, RejectsNaN) {
+TEST_P(RoundEngineTest, RejectsNaN) {
   EXPECT_EQ(outcome_of_client_3(honest({1, NAN, 3})), Outcome::not_finite);
   EXPECT_NE(reason_.find("learning_rate"), std::string::npos);
 }
-TEST_F(RoundEngineTest, RejectsInfinity) {
+TEST_P(RoundEngineTest, RejectsInfinity) {
   EXPECT_EQ(outcome_of_client_3(honest({std::numeric_limits<float>::infinity(), 2, 3})), Outcome::not_finite);
 }
-TEST_F(RoundEngineTest, RejectsWhatIsOutOfBound) { EXPECT_EQ(outcome_of_client_3(honest({1, 2, 64})), Outcome::out_of_bound); }
-TEST_F(RoundEngineTest, RejectsAnotherRound) {
+TEST_P(RoundEngineTest, RejectsWhatIsOutOfBound) { EXPECT_EQ(outcome_of_client_3(honest({1, 2, 64})), Outcome::out_of_bound); }
+TEST_P(RoundEngineTest, RejectsAnotherRound) {
   EXPECT_EQ(outcome_of_client_3(honest({1, 2, 3}, 10, [](UpdateHeader& h) { h.round = 7; })), Outcome::wrong_round);
 }
-TEST_F(RoundEngineTest, RejectsAnotherModelVersion) {
+TEST_P(RoundEngineTest, RejectsAnotherModelVersion) {
   EXPECT_EQ(outcome_of_client_3(honest({1, 2, 3}, 10, [](UpdateHeader& h) { h.model_version = 9; })), Outcome::wrong_round);
 }
-TEST_F(RoundEngineTest, RejectsAnotherModel) {
+TEST_P(RoundEngineTest, RejectsAnotherModel) {
   EXPECT_EQ(outcome_of_client_3(honest({1, 2, 3}, 10, [](UpdateHeader& h) { h.fingerprint ^= 1; })), Outcome::wrong_model);
 }
-TEST_F(RoundEngineTest, RejectsAnotherCodec) {
+TEST_P(RoundEngineTest, RejectsAnotherCodec) {
   EXPECT_EQ(outcome_of_client_3(honest({1, 2, 3}, 10, [](UpdateHeader& h) { h.codec = "fp16"; })), Outcome::malformed);
 }
-TEST_F(RoundEngineTest, RejectsTooFewFloats) { EXPECT_EQ(outcome_of_client_3(honest({1, 2})), Outcome::malformed); }
-TEST_F(RoundEngineTest, RejectsTooManyFloats) { EXPECT_EQ(outcome_of_client_3(honest({1, 2, 3, 4})), Outcome::malformed); }
-TEST_F(RoundEngineTest, RejectsGarbage) {
+TEST_P(RoundEngineTest, RejectsTooFewFloats) { EXPECT_EQ(outcome_of_client_3(honest({1, 2})), Outcome::malformed); }
+TEST_P(RoundEngineTest, RejectsTooManyFloats) { EXPECT_EQ(outcome_of_client_3(honest({1, 2, 3, 4})), Outcome::malformed); }
+TEST_P(RoundEngineTest, RejectsGarbage) {
   EXPECT_EQ(outcome_of_client_3([](const Message& m) {
               return Message(MessageType::update, m.round(), SharedBuffer::copy_of(std::as_bytes(std::span("xyz"))), SharedBuffer());
             }),
             Outcome::malformed);
 }
-TEST_F(RoundEngineTest, KeepsAClientsOwnReason) {
+TEST_P(RoundEngineTest, KeepsAClientsOwnReason) {
   EXPECT_EQ(outcome_of_client_3([](const Message& m) { return encode_failure(m.round(), "out of battery"); }), Outcome::failed);
   EXPECT_EQ(reason_, "out of battery");
 }
 
-TEST_F(RoundEngineTest, TooFewUpdatesAbandonTheRoundAndLeaveTheModel) {
+TEST_P(RoundEngineTest, TooFewUpdatesAbandonTheRoundAndLeaveTheModel) {
   experiment_.round.minimum_updates = 4;
   transport_.scripts[1].answer = [](const Message&) { return std::nullopt; };
   RoundReport report = run();
@@ -184,7 +191,7 @@ TEST_F(RoundEngineTest, TooFewUpdatesAbandonTheRoundAndLeaveTheModel) {
   EXPECT_FLOAT_EQ(global_.values()[2], 3);
 }
 
-TEST_F(RoundEngineTest, DeadlineCountsTheMissingAsLate) {
+TEST_P(RoundEngineTest, DeadlineCountsTheMissingAsLate) {
   experiment_.round.deadline_s = 5;
   transport_.scripts[2].time = 6;
   const RoundReport report = run();
@@ -193,7 +200,7 @@ TEST_F(RoundEngineTest, DeadlineCountsTheMissingAsLate) {
   EXPECT_DOUBLE_EQ(report.virtual_seconds, 5);
 }
 
-TEST_F(RoundEngineTest, ALateAnswerDoesNotCountInTheNextRound) {
+TEST_P(RoundEngineTest, ALateAnswerDoesNotCountInTheNextRound) {
   experiment_.round.deadline_s = 5;
   transport_.scripts[2] = {honest({50, 50, 50}), 6};
   run();
@@ -204,7 +211,7 @@ TEST_F(RoundEngineTest, ALateAnswerDoesNotCountInTheNextRound) {
   EXPECT_FLOAT_EQ(global_.values()[0], 1);
 }
 
-TEST_F(RoundEngineTest, OverSelectionClosesWhenEnoughAnswered) {
+TEST_P(RoundEngineTest, OverSelectionClosesWhenEnoughAnswered) {
   experiment_.round.cohort = 2;
   experiment_.round.over_selection = 2;
   transport_.scripts[0].time = 9;
@@ -216,6 +223,8 @@ TEST_F(RoundEngineTest, OverSelectionClosesWhenEnoughAnswered) {
   EXPECT_EQ(report.cohort[0].outcome, Outcome::late);
   EXPECT_EQ(report.cohort[2].outcome, Outcome::late);
 }
+
+INSTANTIATE_TEST_SUITE_P(Arrivals, RoundEngineTest, ::testing::Bool(), [](const auto& parameter) { return parameter.param ? "Together" : "OneByOne"; });
 
 }  // namespace
 }  // namespace fl

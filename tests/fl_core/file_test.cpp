@@ -153,5 +153,23 @@ TEST(MakeFolder, RefusesAFileInItsPlace) {
   EXPECT_THAT(error_of([&] { make_folder(folder / "file" / "below"); }), HasSubstr("Not a directory"));
 }
 
+TEST(MakeFolder, TellsWhatHasToGoAgain) {
+  namespace fs = std::filesystem;
+  const TemporaryFolder folder;
+  const fs::path deep = folder / "a" / "b" / "c";
+  EXPECT_EQ(make_folder(deep), folder / "a");
+  EXPECT_EQ(make_folder(deep), "");
+  EXPECT_EQ(make_folder(folder / "a" / "b" / "d" / ""), folder / "a" / "b" / "d") << "a slash at the end is no folder of its own";
+  remove_empty_folders(folder / "a" / "b" / "d" / "", folder / "a" / "b" / "d");
+  EXPECT_FALSE(fs::exists(folder / "a" / "b" / "d"));
+  EXPECT_TRUE(fs::exists(deep));
+  remove_empty_folders(deep, "");
+  EXPECT_TRUE(fs::exists(deep)) << "it was there before";
+  write_file_atomically(folder / "a" / "kept", std::string("x"));
+  remove_empty_folders(deep, folder / "a");
+  EXPECT_FALSE(fs::exists(folder / "a" / "b"));
+  EXPECT_TRUE(fs::exists(folder / "a" / "kept")) << "only empty ones go";
+}
+
 }  // namespace
 }  // namespace fl

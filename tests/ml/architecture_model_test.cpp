@@ -1,5 +1,6 @@
 #include "fl_core/ml/architecture_model.h"
 
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -319,6 +320,16 @@ TEST(TorchRuntime, LimitsTheThreadThatAsks) {
     EXPECT_EQ(intra_op_threads(), 1);
   }).join();
 }
+
+#if defined(__x86_64__)
+TEST(TorchRuntime, MultipliesWithWhatTheProcessorCanDo) {
+  const auto core = reinterpret_cast<const char* (*)()>(::dlsym(RTLD_DEFAULT, "openblas_get_corename"));
+  if (core == nullptr) return;  // another BLAS
+  if (__builtin_cpu_supports("avx2")) {
+    EXPECT_STRNE(core(), "Prescott") << "OpenBLAS does not know this processor, and took the kernels of one without AVX";
+  }
+}
+#endif
 
 TEST(TorchRuntime, NamesLibTorchAndItsBlas) {
   EXPECT_THAT(torch_version(), testing::MatchesRegex("[12]\\.[0-9]+\\..*"));

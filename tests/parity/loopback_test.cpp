@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <mutex>
 #include <set>
 
@@ -92,6 +94,44 @@ TEST(LoopbackParity, SeveralEpochsWithMomentumAndUniformWeights) {
 /// Weights and updates above 64 KiB travel as blobs: 70 × 300 + 71 floats are 84 KB.
 TEST(LoopbackParity, ModelsThatTravelAsBlobs) {
   expect_parity(experiment({{"data", {{"input", {300}}, {"classes", 70}, {"examples", 400}}}, {"rounds", 3}, {"trainer", {{"learning_rate", 0.01}}}}));
+}
+
+/// An evaluation that cannot go on before the answers to the next round are in: it would never end if devices waited for it.
+TEST(LoopbackParity, DevicesDoNotWaitForAnEvaluation) {
+  const auto document = experiment({{"rounds", 3}, {"partition", {{"clients", 5}}}});
+  const auto expected = test::simulated_hashes(document, 1);
+  Loopback federation(document);
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::size_t sent = 0;
+  std::size_t evaluations = 0;
+  bool in_time = true;
+  federation.evaluation_setup = [&] {
+    std::unique_lock lock(mutex);
+    const std::size_t wanted = ++evaluations < 3 ? 5 * (evaluations + 1) : 0;  // the last has no round after it
+    in_time = in_time && changed.wait_for(lock, std::chrono::minutes(1), [&] { return sent >= wanted; });
+  };
+  federation.config().workers = 1;
+  federation.start_server();
+  for (std::size_t i = 0; i < federation.population(); ++i) {
+    ClientHooks hooks;
+    hooks.on_event = [&](const ClientEvent& event) {
+      if (event.name != "sent") return;
+      const std::lock_guard lock(mutex);
+      ++sent;
+      changed.notify_all();
+    };
+    federation.start_client(i, hooks);
+  }
+  const auto summary = federation.finish();
+  EXPECT_EQ(evaluations, 3U);
+  EXPECT_TRUE(in_time) << "no device was asked before the evaluation was over";
+  EXPECT_EQ(federation.model_hashes(), expected);
+  const auto reports = federation.reports();
+  ASSERT_EQ(reports.size(), 3U);
+  for (const RoundReport& report : reports) EXPECT_TRUE(report.accuracy.has_value());
+  EXPECT_EQ(summary.at("accuracy"), *reports.back().accuracy);
+  federation.stop_clients();
 }
 
 /// With seeded noise, which no deployed program has.

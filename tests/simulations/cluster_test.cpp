@@ -92,6 +92,7 @@ class ClusterTest : public testing::Test {
   struct Outcome {
     json summary;
     std::vector<RoundReport> reports;
+    std::size_t broadcasts = 0;
   };
 
   /// The run on one rank, without a cluster.
@@ -127,6 +128,7 @@ class ClusterTest : public testing::Test {
     }
     for (std::thread& other : others) other.join();
     if (error) std::rethrow_exception(error);
+    outcome.broadcasts = ranks.broadcasts();
     return outcome;
   }
 
@@ -220,6 +222,24 @@ TEST_F(ClusterTest, TheModelIsThatOfOneProcessForAnyRanks) {
     expect_the_same(one, expected);
     EXPECT_EQ(one.summary.at("ranks"), workers.size());
   }
+}
+
+TEST_F(ClusterTest, AModelTravelsOnceForItsEvaluationAndTheNextRound) {
+  // Four models are evaluated and the first is not; that one may stay here when the other rank begins too late for round 1.
+  const std::size_t broadcasts = on_ranks(uneven_experiment({{"data", {{"test_examples", 2100}}}}), {1, 1}).broadcasts;
+  EXPECT_GE(broadcasts, 4U);
+  EXPECT_LE(broadcasts, 5U);
+}
+
+TEST_F(ClusterTest, RoundsRunWhileModelsAreEvaluatedOrNot) {
+  // An accuracy that cannot be: the observer never stops the run, but might, so rounds wait.
+  const json changes = {{"data", {{"test_examples", 2100}}}, {"rounds", 6}, {"observers", {{{"name", "early_stop"}, {"target", 2.0}}}}};
+  const Outcome expected = alone(uneven_experiment(changes));
+  expect_the_same(on_ranks(uneven_experiment(changes), {1, 2}), expected);
+  json at_once = uneven_experiment(changes);
+  at_once.erase("observers");
+  expect_the_same(on_ranks(at_once, {1, 2}), expected);
+  expect_the_same(on_ranks(at_once, {2, 1, 1}), expected);
 }
 
 TEST_F(ClusterTest, WhateverTheExperimentAsksFor) {

@@ -133,10 +133,12 @@ TEST_F(ReplayTest, ReplaysARunThatWasStoppedByAnObserverOrByTheUser) {
   std::atomic<int> rounds = 0;
   SimulationOptions options;
   options.on_round = [&](const RoundReport&) { ++rounds; };
-  options.should_stop = [&] { return rounds == 3; };
+  options.should_stop = [&] { return rounds >= 3; };
   EXPECT_THROW(record(options), Interrupted);
   EXPECT_FALSE(replayed());
-  EXPECT_EQ(agreed(), 3U);
+  // Round 3 was completed while round 4 ran, which may have come to its end.
+  EXPECT_GE(agreed(), 3U);
+  EXPECT_LE(agreed(), 4U);
 }
 
 TEST_F(ReplayTest, ReplaysARoundWhoseReportWasNeverCompleted) {

@@ -34,7 +34,7 @@ class ShortJobsTest : public ::testing::Test {
     std::string rounds;
     options.on_round = [&](const RoundReport& report) {
       RoundReport same = report;
-      same.wall_seconds = same.wall_seconds_evaluation = 0;
+      same.wall_seconds = same.wall_seconds_evaluation = same.wall_seconds_evaluation_alone = 0;
       rounds += to_json(same).dump();
     };
     const std::string hash = run_simulation(prepared, options).at("model_sha256");

@@ -63,6 +63,70 @@ TEST_F(SimulationTest, SameBitsForAnyNumberOfWorkersAndEveryRun) {
   EXPECT_NE(hash(1), one);
 }
 
+/// What the rounds came to, but for their wall time.
+std::string results_of(const std::vector<RoundReport>& reports) {
+  std::string text;
+  for (RoundReport report : reports) {
+    report.wall_seconds = report.wall_seconds_evaluation = report.wall_seconds_evaluation_alone = 0;
+    text += to_json(report).dump() + "\n";
+  }
+  return text;
+}
+
+TEST_F(SimulationTest, SameBitsWhetherRoundsRunWhileModelsAreEvaluatedOrNot) {
+  document_["rounds"] = 8;
+  document_["data"]["test_examples"] = 2100;  // nine parts
+  document_["observers"] = {{{"name", "early_stop"}, {"target", 2.0}}};  // an accuracy that cannot be: it never stops the run, but might
+  const std::string one_after_the_other = hash(1);
+  const std::string expected = results_of(reports_);
+  for (const RoundReport& report : reports_) ASSERT_TRUE(report.accuracy.has_value());
+  EXPECT_EQ(hash(3), one_after_the_other);
+  EXPECT_EQ(results_of(reports_), expected);
+  document_.erase("observers");
+  for (const std::size_t workers : {1U, 2U, 3U}) {
+    EXPECT_EQ(hash(workers), one_after_the_other);
+    EXPECT_EQ(results_of(reports_), expected) << workers << " workers";
+  }
+}
+
+TEST_F(SimulationTest, InterruptedWhileAModelIsEvaluatedThenResumedGivesTheSameReports) {
+  document_["rounds"] = 6;
+  document_["data"]["test_examples"] = 20000;  // takes longer than a round
+  const std::string whole = hash(2);
+  const std::string expected = results_of(reports_);
+  int open = 0;
+  for (int polls = 10; polls < 120; polls += 13) {
+    const std::string folder = "open" + std::to_string(polls);
+    std::atomic<int> left = polls;
+    stop_ = [&] { return --left < 0; };
+    std::vector<RoundReport> before;
+    try {
+      run(2, folder);
+    } catch (const Interrupted&) {
+      before = reports_;
+      if (open_journal(temporary_ / folder / "journal.db", JournalMode::read)->incomplete_report()) ++open;
+      stop_ = nullptr;
+      EXPECT_EQ(run(1, folder, true).at("model_sha256"), whole);
+    }
+    stop_ = nullptr;
+    before.insert(before.end(), reports_.begin(), reports_.end());
+    EXPECT_EQ(results_of(before), expected) << "interrupted after " << polls << " polls";
+    EXPECT_EQ(metric_lines(folder), 6U);
+  }
+  EXPECT_GT(open, 0) << "no evaluation was cut: nothing was shown";
+}
+
+TEST_F(SimulationTest, NoSecondIsCountedTwice) {
+  document_["data"]["test_examples"] = 2100;
+  const auto summary = run(2);
+  double seconds = 0;
+  for (const RoundReport& report : reports_) {
+    EXPECT_LE(report.wall_seconds_evaluation_alone, report.wall_seconds_evaluation);
+    seconds += report.wall_seconds + report.wall_seconds_evaluation_alone;
+  }
+  EXPECT_DOUBLE_EQ(summary.at("seconds").get<double>(), seconds);
+}
+
 TEST_F(SimulationTest, SameBitsWithStragglersDeadlinesAndFailures) {
   document_["rounds"] = 10;
   document_["round"] = {{"cohort", 4}, {"over_selection", 1.5}, {"deadline_s", 2}, {"minimum_updates", 2}};

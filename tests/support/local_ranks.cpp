@@ -27,6 +27,7 @@ class LocalRanks::One final : public Communicator {
     return first;
   }
 
+  bool sending() const override { return false; }
   void flush() override {}
 
   void broadcast(std::span<std::byte> bytes) override {
@@ -34,6 +35,7 @@ class LocalRanks::One final : public Communicator {
     Collective& mine = group_.collectives_[next_++];
     ++mine.joined;
     if (rank_ == 0) {
+      ++group_.broadcasts_;
       mine.bytes.assign(bytes.begin(), bytes.end());
       mine.total.resize(1);  // the mark that the bytes are there
     }
@@ -67,6 +69,11 @@ class LocalRanks::One final : public Communicator {
   std::size_t rank_;
   std::uint64_t next_ = 0;
 };
+
+std::size_t LocalRanks::broadcasts() const {
+  const std::lock_guard lock(mutex_);
+  return broadcasts_;
+}
 
 LocalRanks::LocalRanks(std::size_t size) : inboxes_(size) {
   for (std::size_t rank = 0; rank < size; ++rank) communicators_.push_back(std::make_unique<One>(*this, rank));

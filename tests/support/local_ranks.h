@@ -17,6 +17,8 @@ class LocalRanks {
   explicit LocalRanks(std::size_t size);
   /// Of one rank; as many threads may use different ones as there are. Borrowed from this.
   Communicator& rank(std::size_t number) { return *communicators_[number]; }
+  /// How often rank 0 gave bytes to all.
+  std::size_t broadcasts() const;
 
  private:
   class One;
@@ -26,10 +28,11 @@ class LocalRanks {
     std::size_t joined = 0;
   };
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::deque<Communicator::Received>> inboxes_;
   std::map<std::uint64_t, Collective> collectives_;  ///< by their number
+  std::size_t broadcasts_ = 0;
   std::vector<std::unique_ptr<Communicator>> communicators_;
 };
 

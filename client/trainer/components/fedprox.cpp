@@ -21,6 +21,7 @@ class FedProx final : public Trainer {
 
   TrainingResult fit(const TrainingJob& job) override {
     if (mu_ == 0) return sgd_.fit(job);
+    if (job.model.resident() != nullptr) return sgd_.fit_resident(job, mu_);
     return sgd_.fit(job, [this](const TrainingJob& now, std::span<float> gradient) {
       kernels::axpy(mu_, now.model.weights().first(gradient.size()), gradient);
       kernels::axpy(-mu_, now.global_weights.first(gradient.size()), gradient);
@@ -28,6 +29,7 @@ class FedProx final : public Trainer {
   }
   std::int64_t examples_for(std::size_t shard_size) const override { return sgd_.examples_for(shard_size); }
   std::int64_t batch_size() const override { return sgd_.options().batch_size; }
+  bool runs_on_accelerators() const override { return true; }
 
  private:
   LocalSgd sgd_;

@@ -10,6 +10,7 @@ class Sgd final : public Trainer {
   TrainingResult fit(const TrainingJob& job) override { return sgd_.fit(job); }
   std::int64_t examples_for(std::size_t shard_size) const override { return sgd_.examples_for(shard_size); }
   std::int64_t batch_size() const override { return sgd_.options().batch_size; }
+  bool runs_on_accelerators() const override { return true; }
 
  private:
   LocalSgd sgd_;

@@ -151,10 +151,82 @@ TEST(ExactSum, IsTheSameOnAnyNumberOfThreads) {
 
 TEST(ExactSum, IsTheSameOnEveryInstructionSet) {
   const auto terms = random_terms(3, kThreeBlocks);
-  kernels::use_portable(true);
-  const auto portable = raw(sum_of(terms));
-  kernels::use_portable(false);
-  EXPECT_EQ(raw(sum_of(terms)), portable);
+  std::vector<std::int64_t> first;
+  std::vector<float> first_mean;
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
+    const ExactSum sum = sum_of(terms);
+    if (first.empty()) {
+      first = raw(sum);
+      first_mean = mean(sum);
+    }
+    EXPECT_EQ(raw(sum), first) << set;
+    EXPECT_EQ(mean(sum), first_mean) << set;
+  }
+}
+
+TEST(ExactSum, OfManyTermsAtOnceIsThatOfOneAfterTheOther) {
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
+    for (std::size_t count = 0; count <= 11; ++count) {
+      const auto terms = random_terms(count, kThreeBlocks + count);
+      ExactSum one_by_one(kThreeBlocks + count, 64);
+      ExactSum at_once(kThreeBlocks + count, 64);
+      std::vector<ExactTerm> batch;
+      for (const Term& term : terms) {
+        add(one_by_one, term);
+        batch.push_back({term.delta, term.weight});
+      }
+      std::vector<ExactSumError> errors(count, ExactSumError::not_finite);
+      at_once.add_all(batch, errors);
+      EXPECT_THAT(errors, testing::Each(ExactSumError::none));
+      ASSERT_EQ(raw(at_once), raw(one_by_one)) << count << " terms, " << set;
+      EXPECT_EQ(at_once.terms(), count);
+      EXPECT_EQ(at_once.total_weight(), one_by_one.total_weight());
+    }
+  }
+}
+
+TEST(ExactSum, LeavesOutRefusedTermsOfMany) {
+  // Bad values in the first, a middle and the last block, in every place of a group of four and in what is left over.
+  const auto terms = random_terms(7, kThreeBlocks);
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
+    for (std::uint32_t refused = 0; refused < (1U << terms.size()); refused += 3) {
+      auto changed = terms;
+      std::vector<ExactTerm> batch;
+      std::vector<ExactSumError> expected;
+      ExactSum without(kThreeBlocks, 64);
+      for (std::size_t i = 0; i < terms.size(); ++i) {
+        const bool bad = (refused >> i & 1U) != 0;
+        const bool finite = i % 2 == 0;
+        if (bad) changed[i].delta[(i % 3) * (kThreeBlocks - 1) / 2] = finite ? -64.0F : kInfinity;
+        batch.push_back({changed[i].delta, changed[i].weight});
+        expected.push_back(!bad ? ExactSumError::none : finite ? ExactSumError::out_of_bound : ExactSumError::not_finite);
+        if (!bad) add(without, terms[i]);
+      }
+      ExactSum sum(kThreeBlocks, 64);
+      std::vector<ExactSumError> errors(batch.size());
+      sum.add_all(batch, errors);
+      ASSERT_EQ(errors, expected) << refused;
+      ASSERT_EQ(raw(sum), raw(without)) << refused << ", " << set;
+      ASSERT_EQ(sum.total_weight(), without.total_weight());
+    }
+  }
+}
+
+TEST(ExactSum, GivesItsMeanAwayAndIsEmpty) {
+  const auto terms = random_terms(3, kThreeBlocks);
+  ExactSum sum = sum_of(terms);
+  const auto expected = mean(sum);
+  std::vector<float> taken(kThreeBlocks);
+  sum.take_mean(taken);
+  EXPECT_EQ(taken, expected);
+  EXPECT_EQ(sum.terms(), 0U);
+  EXPECT_EQ(sum.total_weight(), 0U);
+  EXPECT_THAT(sum.raw(), testing::Each(0));
+  add(sum, terms[0]);
+  EXPECT_EQ(raw(sum), raw(sum_of({terms[0]})));
 }
 
 TEST(ExactSum, ForgetsASubtractedTermExactly) {
@@ -173,8 +245,8 @@ TEST(ExactSum, IsUnchangedByARefusedTermWhereverItsBadValueLies) {
   const float payload = std::bit_cast<float>(0xffc12345U);
   const float signalling = std::bit_cast<float>(0x7f812345U);
   const auto terms = random_terms(2, kThreeBlocks);
-  for (const bool portable : {true, false}) {
-    kernels::use_portable(portable);
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
     ExactSum sum = sum_of({terms[0]});
     const auto before = raw(sum);
     for (const std::size_t place : {std::size_t{0}, kThreeBlocks / 2, kThreeBlocks - 1}) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -39,7 +40,7 @@ std::vector<std::uint64_t> bits_of(const std::vector<T>& values) {
   return bits;
 }
 
-/// Runs `kernel` (Inputs -> vector) on both instruction sets over all lengths and offsets and compares bits.
+/// Runs `kernel` (Inputs -> vector) on every instruction set over all lengths and offsets and compares bits.
 template <class Kernel>
 void expect_equal_bits(Kernel kernel) {
   const auto x = random_values(1010, 20, 1);
@@ -49,11 +50,13 @@ void expect_equal_bits(Kernel kernel) {
     for (const std::size_t offset : kOffsets) {
       const Inputs inputs = {std::span(x).subspan(offset, length), std::span(y).subspan(offset, length),
                              std::span(z).subspan(offset, length)};
-      kernels::use_portable(true);
-      const auto portable = kernel(inputs, offset);
-      kernels::use_portable(false);
-      const auto best = kernel(inputs, offset);
-      ASSERT_EQ(bits_of(portable), bits_of(best)) << "length " << length << ", offset " << offset;
+      std::vector<std::uint64_t> portable;
+      for (const std::string_view set : kernels::instruction_sets()) {
+        kernels::use_instruction_set(set);
+        const auto bits = bits_of(kernel(inputs, offset));
+        if (set == "portable") portable = bits;
+        ASSERT_EQ(bits, portable) << set << ", length " << length << ", offset " << offset;
+      }
     }
   }
 }
@@ -114,6 +117,53 @@ TEST(KernelBits, AreTheSameForExactAddAndSubtract) {
   });
 }
 
+TEST(KernelBits, AreTheSameForExactAddOfFour) {
+  expect_equal_bits([](const Inputs& in, std::size_t offset) {
+    std::vector<std::int64_t> sums(offset + in.x.size(), -12345);
+    std::vector<std::int64_t> expected = sums;
+    const std::array<double, 4> scales = {599.0 * 0x1p5, 0x1p5, 65535.0 * 0x1p5, 7.0 * 0x1p5};
+    const std::array<const float*, 4> deltas = {in.x.data(), in.y.data(), in.z.data(), in.x.data()};
+    EXPECT_EQ(kernels::exact_add_four(deltas, scales, 0x1p20F, std::span(sums).subspan(offset)), 0U);
+    for (std::size_t k = 0; k < 4; ++k) kernels::exact_add({deltas[k], in.x.size()}, scales[k], 0x1p20F, std::span(expected).subspan(offset));
+    EXPECT_EQ(sums, expected);
+    return sums;
+  });
+}
+
+TEST(Kernels, SayWhichOfFourIsOutsideTheBound) {
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
+    for (std::uint32_t bad = 0; bad < 16; ++bad) {
+      std::array<std::vector<float>, 4> deltas;
+      std::array<const float*, 4> places{};
+      for (std::size_t k = 0; k < 4; ++k) {
+        deltas[k].assign(37, -63.9F);
+        if ((bad >> k & 1U) != 0) deltas[k][9 * k + 2] = k % 2 == 0 ? -64.0F : std::nanf("");
+        places[k] = deltas[k].data();
+      }
+      std::vector<std::int64_t> sums(37);
+      EXPECT_EQ(kernels::exact_add_four(places, std::array<double, 4>{1, 1, 1, 1}, 64.0F, sums), bad) << set;
+    }
+  }
+}
+
+TEST(Kernels, RoundSumsToDoublesOnce) {
+  Rng rng(1, Purpose::synthetic_data);
+  std::vector<std::int64_t> sums = {0, 1, -1, (1LL << 53) + 1, -(1LL << 53) - 1, (1LL << 62) + 129, INT64_MAX, INT64_MIN, 0xffffffff, -0x100000000, 0x7fffffff80000001};
+  while (sums.size() < 1003) {
+    const std::uint64_t bits = std::uint64_t{rng.next_u32()} << 32 | rng.next_u32();
+    sums.push_back(static_cast<std::int64_t>(bits) >> rng.next_u32() % 64);
+  }
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
+    for (const double divisor : {1.0, 0x1p-3, 599.0 * 0x1p30}) {
+      std::vector<float> out(sums.size());
+      kernels::exact_mean(sums, divisor, out);
+      for (std::size_t i = 0; i < sums.size(); ++i) ASSERT_EQ(out[i], static_cast<float>(static_cast<double>(sums[i]) / divisor)) << set << " " << sums[i];
+    }
+  }
+}
+
 TEST(KernelBits, AreTheSameForHalfPrecision) {
   expect_equal_bits([](const Inputs& in, std::size_t offset) {
     std::vector<std::uint16_t> halves(offset + in.x.size());
@@ -129,8 +179,8 @@ TEST(Kernels, RoundTheProductBeforeTheSum) {
   // (1 + 2^-12)² = 1 + 2^-11 + 2^-24; as a float the last bit is lost, and only a fused multiply-add would still see
   // it.
   const float x = 1 + 0x1p-12F;
-  for (const bool portable : {true, false}) {
-    kernels::use_portable(portable);
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
     std::vector<float> y(9, -(1 + 0x1p-11F));
     kernels::axpy(x, std::vector<float>(9, x), y);
     EXPECT_THAT(y, testing::Each(0.0F)) << kernels::instruction_set();
@@ -165,8 +215,8 @@ TEST(Kernels, ReduceOverEightLanesInAFixedOrder) {
 }
 
 TEST(Kernels, FindEveryValueThatIsNotFinite) {
-  for (const bool portable : {true, false}) {
-    kernels::use_portable(portable);
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
     std::vector<float> values = random_values(67, 127, 5);
     values[3] = std::numeric_limits<float>::max();
     values[4] = std::numeric_limits<float>::denorm_min();
@@ -215,8 +265,8 @@ std::vector<std::uint16_t> every_half() {
 TEST(HalfPrecision, DecodesAll65536Values) {
   const auto halves = every_half();
   std::vector<float> floats(halves.size());
-  for (const bool portable : {true, false}) {
-    kernels::use_portable(portable);
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
     kernels::from_fp16(halves, floats);
     for (const std::uint16_t half : halves) {
       const double expected = value_of_half(half);
@@ -232,8 +282,8 @@ TEST(HalfPrecision, EncodesEveryDecodedValueToItself) {
   std::vector<float> floats(halves.size());
   std::vector<std::uint16_t> again(halves.size());
   kernels::from_fp16(halves, floats);
-  for (const bool portable : {true, false}) {
-    kernels::use_portable(portable);
+  for (const std::string_view set : kernels::instruction_sets()) {
+    kernels::use_instruction_set(set);
     kernels::to_fp16(floats, again);
     for (const std::uint16_t half : halves) {
       // NaN keeps its sign and becomes the quiet one.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "fl_core/base/error.h"
@@ -144,7 +145,7 @@ TEST(HeaderReader, FlagsAreZeroOrOne) {
 
 TEST(HeaderReader, LimitsTextByBytes) {
   const auto text = [](const std::string& value, std::size_t limit) {
-    const SharedBuffer cbor = encode_header(json{{"a", value}});
+    const SharedBuffer cbor = encode_header({{"a", value}});
     return HeaderReader(cbor.span(), "thing").text("a", limit);
   };
   EXPECT_EQ(text("", 0), "");
@@ -156,7 +157,7 @@ TEST(HeaderReader, LimitsTextByBytes) {
 
 TEST(HeaderReader, HexIsLowerCaseAndComplete) {
   const auto hex = [](const std::string& value, bool may_be_empty) {
-    const SharedBuffer cbor = encode_header(json{{"a", value}});
+    const SharedBuffer cbor = encode_header({{"a", value}});
     return error_of([&] { HeaderReader(cbor.span(), "thing").hex("a", 4, may_be_empty); });
   };
   EXPECT_EQ(hex("09af", false), "");
@@ -179,23 +180,50 @@ TEST(HeaderReader, TakesAHeaderOfExactlyTheLimit) {
   EXPECT_THAT(error_for(header_with(65531)), HasSubstr("header of 65537 bytes, the limit is 65536"));
 }
 
-TEST(Header, RandomMapsComeBackAsTheSameBytes) {
-  Rng rng(12, Purpose::synthetic_data);
-  for (int i = 0; i < 5'000; ++i) {
-    json map = json::object();
-    for (std::uint64_t keys = rng.below(8); keys > 0; --keys) {
-      const std::string key = "k" + std::to_string(rng.below(1000));
-      const std::uint64_t number = rng.next_u64() >> rng.below(64);
-      switch (rng.below(3)) {
-        case 0: map[key] = number; break;
-        case 1: map[key] = -1 - static_cast<std::int64_t>(number >> 1U); break;
-        default: map[key] = std::string(rng.below(300), static_cast<char>('a' + rng.below(26))); break;
-      }
+/// Up to kHeaderKeys keys, some of them nested in others or not ASCII, with integers of every length and both signs, and texts.
+json random_map(Rng& rng) {
+  json map = json::object();
+  for (std::uint64_t keys = rng.below(kHeaderKeys + 1); keys > 0; --keys) {
+    const std::string key = (rng.below(4) == 0 ? "\xc3\xa4" : "k") + std::string(rng.below(30), 'x') + std::to_string(rng.below(100));
+    const std::uint64_t number = rng.next_u64() >> rng.below(64);
+    switch (rng.below(3)) {
+      case 0: map[key] = number; break;
+      case 1: map[key] = -1 - static_cast<std::int64_t>(number >> 1U); break;
+      default: map[key] = std::string(rng.below(300), static_cast<char>('a' + rng.below(26))); break;
     }
-    const SharedBuffer cbor = encode_header(map);
-    HeaderReader header(cbor.span(), "thing");
-    json read = json::object();
-    for (const auto& [key, value] : map.items()) {
+  }
+  return map;
+}
+
+Cbor by_nlohmann(const json& map) { return json::to_cbor(map); }
+
+/// What nlohmann makes of bytes; discarded when it refuses them.
+json read_by_nlohmann(const Cbor& cbor) {
+  try {
+    return json::from_cbor(cbor, true, false);
+  } catch (const json::exception&) {  // it still throws for counts that do not fit
+    return json(json::value_t::discarded);
+  }
+}
+
+/// Our bytes for a map, whose fields are given in a random order.
+SharedBuffer by_us(const json& map, Rng& rng) {
+  std::vector<HeaderField> fields;
+  for (const auto& [key, value] : map.get_ref<const json::object_t&>()) {
+    if (value.is_string()) fields.emplace_back(key, value.get_ref<const std::string&>());
+    else if (value.is_number_unsigned()) fields.emplace_back(key, value.get<std::uint64_t>());
+    else fields.emplace_back(key, value.get<std::int64_t>());
+  }
+  for (std::size_t i = fields.size(); i > 1; --i) std::swap(fields[i - 1], fields[rng.below(i)]);
+  return encode_fields(fields);
+}
+
+/// What our reader makes of a header of these keys; nothing when it refuses it.
+std::optional<json> read_by_us(std::span<const std::byte> cbor, const json& expected) {
+  json read = json::object();
+  try {
+    HeaderReader header(cbor, "thing");
+    for (const auto& [key, value] : expected.get_ref<const json::object_t&>()) {
       if (value.is_string()) {
         read[key] = header.text(key.c_str(), limits::kHeaderBytes);
       } else if (value.is_number_unsigned()) {
@@ -209,9 +237,78 @@ TEST(Header, RandomMapsComeBackAsTheSameBytes) {
       }
     }
     header.finish();
-    ASSERT_EQ(read, map);
-    ASSERT_TRUE(std::ranges::equal(encode_header(read).span(), cbor.span()));
+  } catch (const ProtocolError&) {
+    return std::nullopt;
   }
+  return read;
+}
+
+TEST(Header, HasTheBytesOfNlohmannAndComesBack) {
+  Rng rng(12, Purpose::synthetic_data);
+  for (int i = 0; i < 5'000; ++i) {
+    const json map = random_map(rng);
+    const SharedBuffer cbor = by_us(map, rng);
+    ASSERT_TRUE(std::ranges::equal(cbor.span(), bytes_of(by_nlohmann(map)))) << map;
+    ASSERT_EQ(read_by_us(cbor.span(), map), map);
+  }
+}
+
+TEST(Header, IntegersChangeTheirLengthWhereNlohmannsDo) {
+  for (unsigned bits = 0; bits < 64; ++bits) {
+    for (const std::uint64_t near : {(1ULL << bits) - 1, 1ULL << bits, (1ULL << bits) + 1, 23ULL, 24ULL, ~0ULL}) {
+      ASSERT_TRUE(std::ranges::equal(encode_header({{"a", near}}).span(), bytes_of(by_nlohmann({{"a", near}})))) << near;
+      const std::int64_t negative = -1 - static_cast<std::int64_t>(near >> 1U);
+      ASSERT_TRUE(std::ranges::equal(encode_header({{"a", negative}}).span(), bytes_of(by_nlohmann({{"a", negative}})))) << negative;
+    }
+  }
+}
+
+/// What our reader accepts of mutated headers is what nlohmann reads, and has no longer form.
+TEST(Header, IsNeverReadOtherwiseThanByNlohmann) {
+  Rng rng(14, Purpose::synthetic_data);
+  int taken = 0;
+  for (int i = 0; i < 50'000; ++i) {
+    const json map = random_map(rng);
+    Cbor cbor = by_nlohmann(map);
+    for (std::uint64_t edits = 1 + rng.below(2); edits > 0; --edits) cbor[rng.below(cbor.size())] ^= static_cast<std::uint8_t>(1U << rng.below(8));
+    const json theirs = read_by_nlohmann(cbor);
+    const std::optional<json> ours = read_by_us(bytes_of(cbor), theirs.is_object() ? theirs : map);
+    if (!ours) continue;
+    ++taken;
+    ASSERT_EQ(*ours, theirs);
+    ASSERT_EQ(by_nlohmann(theirs).size(), cbor.size()) << "a longer form was accepted";
+  }
+  EXPECT_GT(taken, 1'000);
+}
+
+TEST(Header, AcceptsWhatItsKeysInAnyOrderSay) {
+  Rng rng(15, Purpose::synthetic_data);
+  for (int i = 0; i < 2'000; ++i) {
+    const json map = random_map(rng);
+    std::vector<std::string> keys;
+    for (const auto& [key, value] : map.get_ref<const json::object_t&>()) keys.push_back(key);
+    Cbor cbor = {static_cast<std::uint8_t>(0xa0 + keys.size())};
+    for (std::size_t left = keys.size(); left > 0; --left) {
+      std::swap(keys[left - 1], keys[rng.below(left)]);
+      for (const json& part : {json(keys[left - 1]), map[keys[left - 1]]}) {
+        const Cbor bytes = json::to_cbor(part);
+        cbor.insert(cbor.end(), bytes.begin(), bytes.end());
+      }
+    }
+    ASSERT_EQ(read_by_us(bytes_of(cbor), map), map);
+  }
+}
+
+TEST(Header, OfTooManyKeysIsRefusedInOnePass) {
+  // 16 keys are read, and the 17th is one that nobody expects.
+  Cbor cbor = {0xb0};
+  for (char key = 'a'; key < 'a' + 16; ++key) cbor.insert(cbor.end(), {0x61, static_cast<std::uint8_t>(key), 0x01});
+  HeaderReader full(bytes_of(cbor), "thing");
+  for (char key = 'a'; key < 'a' + 16; ++key) EXPECT_TRUE(full.flag(std::string(1, key).c_str()));
+  EXPECT_EQ(error_of([&] { full.finish(); }), "");
+  cbor[0] = 0xb1;
+  cbor.insert(cbor.end(), {0x61, 'z', 0x01});
+  EXPECT_EQ(error_of([&] { HeaderReader(bytes_of(cbor), "thing"); }), "malformed thing: a header key that nobody expects");
 }
 
 TEST(CleanedText, IsWhatAHeaderAccepts) {
@@ -221,7 +318,7 @@ TEST(CleanedText, IsWhatAHeaderAccepts) {
     for (char& c : wild) c = static_cast<char>(rng.below(2) == 0 ? rng.below(256) : 0xc0 + rng.below(64));
     const std::string clean = cleaned_text(wild, 30);
     ASSERT_LE(clean.size(), 30U);
-    const SharedBuffer cbor = encode_header(json{{"a", clean}});
+    const SharedBuffer cbor = encode_header({{"a", clean}});
     ASSERT_EQ(HeaderReader(cbor.span(), "thing").text("a", 30), clean);
     ASSERT_EQ(cleaned_text(clean, 30), clean);
   }

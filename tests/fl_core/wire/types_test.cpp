@@ -34,6 +34,7 @@ RoundReport full_report() {
   report.virtual_seconds = std::nextafter(1.0, 2.0);
   report.wall_seconds = std::numeric_limits<double>::max();
   report.wall_seconds_evaluation = -0.0;
+  report.wall_seconds_evaluation_alone = 0x1p-1074;
   report.accuracy = 2.0 / 3.0;
   report.loss = 1e-300;
   report.class_accuracy = {0.25, 1.0 / 3.0};
@@ -66,6 +67,7 @@ TEST(RoundReport, ComesBackFromItsJsonBitForBit) {
   expect_same_bits(got.virtual_seconds, sent.virtual_seconds);
   expect_same_bits(got.wall_seconds, sent.wall_seconds);
   expect_same_bits(got.wall_seconds_evaluation, sent.wall_seconds_evaluation);
+  expect_same_bits(got.wall_seconds_evaluation_alone, sent.wall_seconds_evaluation_alone);
   ASSERT_TRUE(got.accuracy && got.loss);
   expect_same_bits(*got.accuracy, *sent.accuracy);
   expect_same_bits(*got.loss, *sent.loss);
@@ -79,6 +81,13 @@ TEST(RoundReport, LeavesOutWhatWasNotMeasured) {
   const RoundReport got = report_from_json(line);
   EXPECT_FALSE(got.accuracy || got.loss);
   EXPECT_TRUE(got.class_accuracy.empty() && got.client_accuracy.empty() && got.cohort.empty());
+}
+
+TEST(RoundReport, OfAnOlderRunEvaluatedWhileNothingElseWentOn) {
+  json line = to_json(RoundReport());
+  line["wall_seconds_evaluation"] = 2.5;
+  line.erase("wall_seconds_evaluation_alone");
+  EXPECT_EQ(report_from_json(line).wall_seconds_evaluation_alone, 2.5);
 }
 
 TEST(RoundReport, WritesNullForWhatIsNotFiniteAndReadsNaN) {

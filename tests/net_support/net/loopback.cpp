@@ -119,6 +119,7 @@ void Loopback::run_server() {
   hooks.should_stop = [this] { return stop_.load(); };
   hooks.take_reload = [this] { return reload_.exchange(false); };
   hooks.noise_keys = noise_keys();
+  hooks.worker_setup = evaluation_setup;
   hooks.say = [this](const std::string& line) {
     const std::lock_guard lock(mutex_);
     lines_.push_back(line);

@@ -72,6 +72,9 @@ class Loopback {
   std::uint64_t population() const { return prepared_.partition->clients(); }
   std::filesystem::path folder() const { return folder_.path(); }
 
+  /// Runs first on every thread that evaluates: set it before start_server().
+  std::function<void()> evaluation_setup;
+
   /// Opens the port; returns when it is open. Throws what serve() throws.
   void start_server();
   /// Blocks until the run has ended; returns run.json. Rethrows.
