@@ -1,6 +1,7 @@
 #include "fl_core/config/device.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "fl_core/config/json_reader.h"

@@ -1,5 +1,6 @@
 #include "fl_core/ml/accelerator.h"
 
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "fl_core/base/error.h"

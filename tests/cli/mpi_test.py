@@ -167,8 +167,8 @@ class Ends(MpiTest):
     def test_mpirun_passes_an_interrupt_on(self):
         # mpirun reads nothing any more, and after so many seconds asks ranks to stop and again after so many kills them: rounds must not be so
         # short that rank 0 cannot print them all in the meantime.
-        document = experiment(rounds=60)
-        document["trainer"]["epochs"] = 100
+        document = experiment(rounds=40)
+        document["trainer"]["epochs"] = 600
         self.write("quick.json", document)
         mpirun = self.start_on(2, "simulate", self.file, "--output", "run", "--json", "--workers", "1", OMPI_MCA_odls_base_sigkill_timeout="3")
         wait_for_round(mpirun, 2)
