@@ -41,7 +41,7 @@ class LocalRanks::One final : public Communicator {
     }
     group_.changed_.notify_all();
     wait(lock, [&] { return !mine.total.empty(); });
-    std::copy(mine.bytes.begin(), mine.bytes.end(), bytes.begin());
+    if (rank_ != 0) std::copy(mine.bytes.begin(), mine.bytes.end(), bytes.begin());  // rank 0's are being read by others
   }
 
   void sum(std::span<const std::int64_t> mine, std::span<std::int64_t> total) override {
